@@ -1,0 +1,41 @@
+# make install   a virtual environment with everything pinned
+# make demo      train the embedded default, evaluate it, write the report
+# make test      the tests        make check   lint, types, contracts, tests
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3.11
+RUN ?= runs/demo
+
+.PHONY: install demo test check lint types contracts clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found; install Python 3.11, or name another with 'make install PYTHON=...'"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "error: no virtual environment could be made; on Debian: apt-get install python3-venv"; exit 2; }
+	@echo "Installing into $(VENV) (about 2 GB, some minutes)"
+	@{ $(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)" && \
+	   $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'; } || \
+	 { echo "error: pip could not install the project; its own message is above. Check the network and the free disk space (3 GB), then type 'make install' again"; exit 1; }
+	@touch $@
+
+demo: install
+	@rm -rf $(RUN)
+	@$(BIN)/apprentice train configs/trice/tiny.yaml --run-dir $(RUN)
+
+test: install
+	@$(BIN)/python -m pytest
+
+lint: install
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: install
+	@$(BIN)/pyright
+
+contracts: install
+	@$(BIN)/lint-imports
+
+check: lint types contracts test
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

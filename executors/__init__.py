@@ -1,0 +1,1 @@
+"""Run tool calls. Knows no model and no reward."""

@@ -1,0 +1,65 @@
+"""What a policy is told of a tool, what it asks of it, and what comes back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["ok", "bad_call", "tool_error", "timeout", "blocked", "unavailable"]
+"""How a call ended.
+
+- ``ok``: the tool answered.
+- ``bad_call``: no such tool, arguments that break its schema, or a call that could not be parsed.
+- ``tool_error``: the tool ran and refused or failed.
+- ``timeout``: the tool did not answer in time.
+- ``blocked``: the sandbox stopped it.
+- ``unavailable``: the infrastructure failed; never scored as the policy's fault.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """What a policy is told of one tool."""
+
+    name: str
+    """Unique within a catalog."""
+    description: str
+    """One or a few lines: what the tool is for."""
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    """A JSON Schema (2020-12) of type ``object``."""
+
+    def as_openai(self) -> dict[str, Any]:
+        """The tool as an entry of ``tools`` in an OpenAI chat request."""
+        function = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": function}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A well-formed request to run one tool; whether the tool exists is the executor's to say."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class MalformedCall:
+    """Text that set out to be a call and is not one. Kept apart from plain text and from failed calls."""
+
+    text: str
+    """What the policy wrote."""
+    error: str
+    """Why it is not a call: what the policy reads as its observation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What came back from one call, failures included."""
+
+    content: str
+    status: Status = "ok"
+    seconds: float = 0.0
+    """Wall time that the call took."""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "ok"

@@ -1,0 +1,1 @@
+"""Learn from judged attempts: the command, the recipes, the learner, the engines."""

@@ -1,0 +1,5 @@
+"""``python -m rl`` is ``apprentice``."""
+
+from rl.cli import main
+
+main()

@@ -1,0 +1,186 @@
+"""The command: ``apprentice train | evaluate | serve | chat | check``.
+
+Heavy modules are imported by the command that needs them, so that ``--help`` answers at once.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from executors.errors import ApprenticeError, ConfigError
+
+if TYPE_CHECKING:
+    from rl.recipes.trice import TriceConfig
+
+app = typer.Typer(
+    name="apprentice",
+    help="Teach open language models to use tools, by trial, error and execution feedback.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigPath = Annotated[Path, typer.Argument(help="A config, such as configs/trice/tiny.yaml.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes to it: dotted keys, such as improvement.rounds=10.")
+]
+RunPath = Annotated[Path, typer.Argument(help="A run's folder, such as runs/trice-tiny.", show_default=False)]
+Checkpoint = Annotated[str, typer.Option(help="Which of the run's checkpoints: best, or step-N.")]
+
+
+@app.command()
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The run's folder; storage/name by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the config's.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Several runs and their pooled summary, such as 0,1,2.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
+) -> None:
+    """Train a policy as a config says."""
+    assignments = list(overrides or []) + ([f"seed={seed}"] if seed is not None else [])
+    if seeds is None:
+        _train_one(config, assignments, run_dir, resume)
+        return
+    from rl.evaluation.seeds import pool_seeds
+
+    numbers = _numbers(seeds)
+    base = run_dir or _storage(_load(config, assignments)[0]) / _load(config, assignments)[0].name
+    folders = []
+    for number in numbers:
+        folder = base.with_name(f"{base.name}-seed{number}")
+        _train_one(config, [*assignments, f"seed={number}"], folder, resume)
+        folders.append(folder)
+    print(pool_seeds(folders, base.with_name(f"{base.name}-seeds.json")))
+
+
+@app.command()
+def evaluate(
+    run: RunPath,
+    checkpoint: Checkpoint = "best",
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
+) -> None:
+    """Evaluate a run's checkpoint on held-out tasks, in this process."""
+    from rl.evaluation.intervals import figures
+    from rl.recipes.trained import evaluate_checkpoint
+
+    shown = figures(evaluate_checkpoint(run, checkpoint, split))
+    if as_json:
+        print(json.dumps({name: figure.as_json() for name, figure in shown.items()}))
+        return
+    for name, figure in shown.items():
+        print(f"{name:<14} {figure.value:7.3f}   95% [{figure.low:.3f}, {figure.high:.3f}]")
+
+
+@app.command()
+def serve(
+    run: RunPath,
+    checkpoint: Checkpoint = "best",
+    host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+) -> None:
+    """Serve a run's policy behind an OpenAI-compatible endpoint, on Ray Serve."""
+    from rl.recipes.trained import open_trained
+    from rl.serving.app import serve_run
+
+    trained = open_trained(run, checkpoint)
+    serve_run(trained.checkpoint, trained.name, trained.format, trained.catalog, host=host, port=port)
+
+
+@app.command()
+def chat(run: RunPath, checkpoint: Checkpoint = "best") -> None:
+    """Ask a run's policy questions; its tools are really called."""
+    from rl.recipes.trained import open_trained
+    from rl.serving.repl import chat as talk
+
+    trained = open_trained(run, checkpoint)
+    talk(trained.checkpoint, trained.format, trained.catalog)
+
+
+@app.command()
+def check(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Check a config and its data without training: every key, every source, and that the gold answers earn most."""
+    from rl.recipes.trained import check_config
+
+    for line in check_config(_load(config, list(overrides or []))[0]):
+        print(line)
+
+
+def _train_one(path: Path, assignments: list[str], run_dir: Path | None, resume: bool) -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if not Path("/dev/nvidiactl").exists():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns in every process
+    config, text = _load(path, assignments)
+    folder = run_dir or _folder(_storage(config) / config.name, resume)
+    from rl.progress import Progress
+    from rl.recipes.trice import train as train_trice
+    from rl.run import Run
+
+    resolved = config.model_dump(mode="json")
+    run = Run.start(folder, config_text=text, resolved=resolved, resume=resume)
+    progress = Progress()
+    progress.head(config.name, folder, resume)
+    try:
+        summary = train_trice(config, run, progress)
+    except KeyboardInterrupt:
+        command = " ".join(["apprentice train", str(path), *assignments, "--run-dir", str(folder), "--resume"])
+        print(f"\nstopped; nothing is lost. This continues it:\n  {command}", file=sys.stderr)
+        raise SystemExit(130) from None
+    progress.close(folder, summary)
+
+
+def _load(path: Path, assignments: list[str]) -> "tuple[TriceConfig, str]":
+    from rl.config import override, read_yaml, validate
+
+    content = override(read_yaml(path), assignments)
+    recipe = content.get("recipe")
+    if recipe != "trice":
+        raise ConfigError(f"{path}: no recipe {recipe!r}; 'recipe' is one of: trice")
+    from rl.recipes.trice import TriceConfig
+
+    return validate(content, TriceConfig, str(path)), path.read_text()
+
+
+def _storage(config: Any) -> Path:
+    """Where runs are kept; in a submitted job, whose own folder is thrown away, a relative path is the home's."""
+    storage = Path(os.environ.get("APPRENTICE_STORAGE", config.storage)).expanduser()
+    if not storage.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return Path.home() / "apprentice" / storage
+    return storage
+
+
+def _folder(base: Path, resume: bool) -> Path:
+    """A folder that no run has yet; or, to resume, the newest one of that name."""
+    number, folder, newest = 1, base, base
+    while folder.exists():
+        number, newest = number + 1, folder
+        folder = base.with_name(f"{base.name}-{number}")
+    return newest if resume else folder
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text!r} is no list of numbers; write them as 0,1,2") from error
+
+
+def main() -> None:
+    """Run the command; a user's mistake ends it with one paragraph and an exit code that says its kind."""
+    try:
+        app()
+    except ApprenticeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From benchmarks to tasks, and from episodes to tensors."""

@@ -1,0 +1,1 @@
+"""Benchmarks as tasks, one file each."""

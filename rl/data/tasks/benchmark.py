@@ -1,0 +1,43 @@
+"""What every benchmark gives: tools, tasks in disjoint splits, and answers that were recorded."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from executors.catalog import Catalog
+from executors.errors import DataError
+from rollouts.types import Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """Tasks and what is needed to attempt them."""
+
+    catalog: Catalog
+    demonstrations: tuple[Task, ...]
+    """What behaviour cloning imitates; each has a gold call or a gold recording."""
+    train: tuple[Task, ...]
+    """What is improved on."""
+    validation: tuple[Task, ...]
+    """What checkpoints are chosen by."""
+    test: tuple[Task, ...]
+    """What is reported, and touched by nothing else."""
+    recordings: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """Recorded replies by policy and task id. A recording named ``gold`` holds whole gold solutions."""
+    rejected: tuple[str, ...] = ()
+    """Rows that could not be used, and why; counted and reported, never silently dropped."""
+
+
+def data_folder(name: str) -> Path:
+    """A folder of real data sets, below ``$APPRENTICE_DATA`` (``../shared/data`` by default).
+
+    Raises:
+        DataError: it is not there.
+    """
+    root = Path(os.environ.get("APPRENTICE_DATA", "../shared/data"))
+    if not (root / name).exists():
+        raise DataError(
+            f"the data set {name!r} is not in {root.resolve()}; set APPRENTICE_DATA to the folder that holds it"
+        )
+    return root / name

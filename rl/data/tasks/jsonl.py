@@ -1,0 +1,128 @@
+"""A user's own questions: JSON lines with a prompt and an answer."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from executors.catalog import Catalog, load_tool
+from executors.errors import DataError
+from executors.types import ToolCall
+from rl.config import Strict
+from rl.data.tasks.benchmark import Benchmark
+from rollouts.types import Task
+
+_SHOWN = 3
+
+
+class JsonLines(Strict):
+    """Tasks from a file: a line is ``{"prompt": ..., "answer": ...}``.
+
+    ``question`` or ``input`` may stand for ``prompt``; ``answer`` may be a list, whose further entries are aliases;
+    ``id``, ``call`` (``{"tool": ..., "arguments": {...}}``: the expected call) and ``level`` are optional. The splits
+    are made by the hash of the prompt.
+    """
+
+    kind: Literal["jsonl"] = "jsonl"
+    path: str
+    tools: list[str] = Field(default_factory=lambda: ["calculator"])
+    """Built-ins by name, or ``package.module:function``."""
+    skip_bad_rows: bool = False
+    """Whether rows that cannot be used are left out (counted and reported) rather than an error."""
+    validation_share: float = Field(0.1, gt=0, lt=0.5)
+    test_share: float = Field(0.2, gt=0, lt=0.5)
+
+    def load(self, seed: int) -> Benchmark:
+        """Read the file.
+
+        Raises:
+            DataError: it is missing, or has bad rows that are not to be skipped, or leaves a split empty.
+        """
+        catalog = Catalog([load_tool(name) for name in self.tools])
+        tasks, rejected = read_tasks(Path(self.path), catalog)
+        if rejected and not self.skip_bad_rows:
+            shown = "; ".join(rejected[:_SHOWN])
+            raise DataError(
+                f"{len(rejected)} of {len(tasks) + len(rejected)} rows of {self.path} cannot be used: {shown}"
+                f"{'; ...' if len(rejected) > _SHOWN else ''}. "
+                "Mend them, or set tasks.skip_bad_rows: true to go on without them"
+            )
+        splits: dict[str, list[Task]] = {"train": [], "validation": [], "test": []}
+        for task in tasks:
+            splits[self._split(task)].append(task)
+        for name, members in splits.items():
+            if not members:
+                raise DataError(f"{self.path} has {len(tasks)} usable rows, and none falls into the {name} split")
+        train = tuple(splits["train"])
+        demonstrated = tuple(task for task in train if task.answer is not None or task.gold is not None)
+        return Benchmark(
+            catalog=catalog,
+            demonstrations=demonstrated,
+            train=train,
+            validation=tuple(splits["validation"]),
+            test=tuple(splits["test"]),
+            rejected=tuple(rejected),
+        )
+
+    def _split(self, task: Task) -> str:
+        place = int.from_bytes(hashlib.blake2b(task.prompt.encode(), digest_size=4).digest(), "big") / 2**32
+        if place < self.test_share:
+            return "test"
+        return "validation" if place < self.test_share + self.validation_share else "train"
+
+
+def read_tasks(path: Path, catalog: Catalog) -> tuple[list[Task], list[str]]:
+    """The tasks of a file, and why other rows are none.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}; tasks.path names a file of JSON lines") from error
+    tasks: dict[str, Task] = {}
+    rejected: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            task = _task(json.loads(line), number, catalog)
+            if task.id in tasks:
+                raise ValueError(f"its id {task.id!r} stands on another row too")
+            tasks[task.id] = task
+        except ValueError as error:
+            rejected.append(f"row {number}: {error}")
+    return list(tasks.values()), rejected
+
+
+def _task(row: Any, number: int, catalog: Catalog) -> Task:
+    if not isinstance(row, dict):
+        raise ValueError(f"a row is an object, not a {type(row).__name__}")
+    prompt = next((row[key] for key in ("prompt", "question", "input") if row.get(key)), None)
+    if not isinstance(prompt, str):
+        raise ValueError(f"no prompt (it has {', '.join(row) or 'nothing'})")
+    answers = row.get("answer")
+    answers = answers if isinstance(answers, list) else [] if answers is None or answers == "" else [answers]
+    gold = _call(row["call"], catalog) if row.get("call") else None
+    if not answers and gold is None:
+        raise ValueError("no answer")
+    return Task(
+        id=str(row.get("id", f"row-{number}")),
+        prompt=prompt,
+        answer=str(answers[0]) if answers else None,
+        aliases=tuple(str(answer) for answer in answers[1:]),
+        tools=catalog.names,
+        gold=gold,
+        labels={"level": str(row["level"])} if "level" in row else {},
+    )
+
+
+def _call(call: Any, catalog: Catalog) -> ToolCall:
+    if not isinstance(call, dict) or not isinstance(call.get("tool"), str) or "arguments" not in call:
+        raise ValueError('a call reads {"tool": name, "arguments": {...}}')
+    if call["tool"] not in catalog:
+        raise ValueError(f"its call names {call['tool']!r}, and the tools are {', '.join(catalog.names)}")
+    return ToolCall(call["tool"], dict(call["arguments"]))

@@ -1,0 +1,220 @@
+"""The second stage of a recipe: several sources attempt tasks, the outcomes rank them, the learner follows.
+
+Rounds are pipelined: while the learner takes the steps of one round, the workers play the next with weights that are
+at most ``max_lag`` rounds old. Which weights play which round is fixed in advance, so the same seeds give the same run.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from executors.errors import DataError
+from rewards.types import RankedGroup
+from rl.config import Strict
+from rl.data.examples import Encoder, Example
+from rl.data.rounds import FILE, RoundGroup, RoundLog
+from rl.fit import report
+from rl.learner.learner import Stage
+from rl.learner.optimiser import OptimiserConfig
+from rl.learner.remote import RemoteLearner
+from rl.learner.work import Work, epochs
+from rl.losses.objective import Objective, RrhfD
+from rl.progress import Progress
+from rl.run import Run
+from rollouts.policy import Source
+from rollouts.remote import RolloutPool
+from rollouts.types import Group, Snapshot, Task
+
+
+class Improvement(Strict):
+    """How a policy is improved on ranked candidates."""
+
+    rounds: int = Field(gt=0)
+    tasks_per_round: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    """Tasks of one step; the candidates of a task stay together."""
+    objective: Objective = RrhfD()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    max_lag: int = Field(1, ge=0)
+    """Rounds that the weights that play may be behind; 0 plays and learns by turns."""
+    validate_every: int = Field(4, gt=0)
+    """Rounds between checkpoints, each judged on the validation tasks."""
+
+    @property
+    def steps_per_round(self) -> int:
+        return -(-self.tasks_per_round // self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        return self.rounds * self.steps_per_round
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What became of the groups of a run."""
+
+    groups: int
+    candidates: int
+    tied: int
+    """Groups whose rewards are all equal: nothing to prefer, not learned from."""
+    stale: int
+    """Groups older than ``max_lag``: not learned from."""
+    failed: int
+    """Episodes that the infrastructure did not let finish: not ranked."""
+    too_long: int
+    """Candidates over the model's length: not learned from."""
+
+
+def improve(
+    learner: RemoteLearner,
+    pool: RolloutPool,
+    tasks: Sequence[Task],
+    config: Improvement,
+    run: Run,
+    progress: Progress,
+    *,
+    sources: Sequence[Source],
+    judge: Callable[[Group], RankedGroup],
+    encoder: Encoder,
+    validate: Callable[[Snapshot], Mapping[str, float]],
+    offset: int,
+    seed: int,
+) -> Counts:
+    """Play, rank, learn, for the configured rounds; a run that stopped on the way goes on where it was.
+
+    Args:
+        learner: takes the steps; it stands at the end of the stage before, or anywhere in this one.
+        pool: plays the tasks.
+        tasks: what is attempted; gone through once before any comes again.
+        config: rounds, objective, optimiser.
+        run: where groups, reports and the choice of the best checkpoint go.
+        progress: what the user sees.
+        sources: who attempts each task.
+        judge: ranks a group.
+        encoder: makes examples of ranked groups.
+        validate: the figures of published weights on held-out tasks; ``utility`` chooses the best checkpoint.
+        offset: the step of the run at which this stage begins.
+        seed: of the order of the tasks.
+
+    Returns:
+        What became of the groups.
+    """
+    stage = Stage(name="improve", objective=config.objective, optimiser=config.optimiser, steps=config.steps)
+    per_round = config.steps_per_round
+    began = max(0, learner.wait_saved(0).step - offset) // per_round
+    log = RoundLog(run.folder("groups") / FILE)
+    chooser = _Chooser(run, config, offset, progress)
+    tally = _Tally()
+    for round, batch in enumerate(epochs(tasks, config.tasks_per_round, config.rounds, seed)):
+        if round < began:
+            tally.add(list(log.known(round).values()), 0)
+            continue
+        version = max(began, round - config.max_lag) if round > began else began
+        snapshot = learner.snapshot(version)
+        chooser.consider(snapshot, validate, learner)
+        records = _played(pool, log, batch, sources, judge, round, snapshot)
+        fresh = [record for record in records if round - record.version <= config.max_lag]
+        tally.add(records, len(records) - len(fresh))
+        untied = [record.group for record in fresh if not record.group.tied]
+        examples = encoder.examples(untied)
+        learner.put(list(_works(examples, stage, round, config, offset)))
+        report(learner, offset + stage.steps, stage, offset, run, progress)
+    for version in range(max(began, config.rounds - config.max_lag), config.rounds + 1):
+        chooser.consider(learner.snapshot(version), validate, learner)
+    learner.wait_saved(offset + stage.steps)
+    report(learner, offset + stage.steps, stage, offset, run, progress)
+    return tally.counts(encoder.too_long)
+
+
+def _played(
+    pool: RolloutPool,
+    log: RoundLog,
+    tasks: Sequence[Task],
+    sources: Sequence[Source],
+    judge: Callable[[Group], RankedGroup],
+    round: int,
+    snapshot: Snapshot,
+) -> list[RoundGroup]:
+    """The ranked groups of a round: those that are on disk already, and the others played and written."""
+    known = log.known(round)
+    missing = [task for task in tasks if task.id not in known]
+    groups = pool.play(missing, sources, f"improve/{round}", {"live": snapshot}) if missing else []
+    fresh = [RoundGroup(round, snapshot.version, judge(group)) for group in groups]
+    log.append(fresh)
+    records = {record.group.task.id: record for record in [*known.values(), *fresh]}
+    return [records[task.id] for task in tasks]
+
+
+def _works(examples: Sequence[Example], stage: Stage, round: int, config: Improvement, offset: int) -> Iterator[Work]:
+    """The steps of a round: as many as ever, sharing its examples evenly."""
+    per_round = config.steps_per_round
+    if len(examples) < per_round:
+        raise DataError(
+            f"round {round} left {len(examples)} groups to learn from, and its {per_round} steps need one each: most "
+            "were tied, failed or too long (see groups/improve.jsonl); add sources, or widen model.max_length"
+        )
+    for index in range(per_round):
+        start, end = (round_ * len(examples) // per_round for round_ in (index, index + 1))
+        last = index == per_round - 1
+        finished = round + 1
+        yield Work(
+            step=offset + round * per_round + index,
+            stage=stage,
+            stage_step=round * per_round + index,
+            examples=tuple(examples[start:end]),
+            publish=finished if last else None,
+            save=last and (finished % config.validate_every == 0 or finished == config.rounds),
+        )
+
+
+class _Chooser:
+    """Judges checkpoints on held-out tasks as they come by, and points ``best`` at the best one."""
+
+    def __init__(self, run: Run, config: Improvement, offset: int, progress: Progress) -> None:
+        self._run = run
+        self._config = config
+        self._offset = offset
+        self._progress = progress
+
+    def consider(
+        self, snapshot: Snapshot, validate: Callable[[Snapshot], Mapping[str, float]], learner: RemoteLearner
+    ) -> None:
+        """Validate weights that have a checkpoint and were not validated before."""
+        version = snapshot.version
+        validated = self._run.state().get("validated", {})
+        checkpointed = version % self._config.validate_every == 0 or version == self._config.rounds
+        if not checkpointed or str(version) in validated:
+            return
+        figures = validate(snapshot)
+        step = self._offset + version * self._config.steps_per_round
+        learner.wait_saved(step)
+        self._run.log({"stage": "validate", "round": version, "step": step, **figures})
+        validated |= {str(version): figures["utility"]}
+        best = max(validated, key=lambda known: (validated[known], int(known)))
+        self._run.write_state(validated=validated)
+        best_step = self._offset + int(best) * self._config.steps_per_round
+        self._run.point_best(self._run.path / "checkpoints" / f"step-{best_step}")
+        shown = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+        self._progress.line(f"round {version:>3}/{self._config.rounds}  {shown}")
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self._groups = self._candidates = self._tied = self._stale = self._failed = 0
+
+    def add(self, records: Sequence[RoundGroup], stale: int) -> None:
+        self._groups += len(records)
+        self._stale += stale
+        for record in records:
+            self._candidates += len(record.group.candidates)
+            self._tied += record.group.tied
+            self._failed += record.group.dropped
+
+    def counts(self, too_long: int) -> Counts:
+        return Counts(self._groups, self._candidates, self._tied, self._stale, self._failed, too_long)
+
+
+def start_version(step: int, offset: int, config: Improvement) -> int | None:
+    """The version that a learner publishes when it begins inside this stage; None where it begins before it."""
+    return (step - offset) // config.steps_per_round if step >= offset else None

@@ -1,0 +1,37 @@
+"""What the learner is asked to do: one step of one stage at a time."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rl.data.examples import Example
+from rl.learner.learner import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One step: what to learn from, and what to do once it is learned."""
+
+    step: int
+    """Of the whole run, from 0."""
+    stage: Stage
+    stage_step: int
+    """Of the stage, from 0."""
+    examples: tuple[Example, ...]
+    publish: int | None = None
+    """Publish the weights after this step, as this version."""
+    save: bool = False
+    """Write a checkpoint after this step."""
+
+
+def epochs(examples: Sequence[Example], batch_size: int, steps: int, seed: int) -> Iterator[tuple[Example, ...]]:
+    """Batches for a number of steps: every example once before any comes again, in an order that the seed says."""
+    generator = random.Random(f"epochs/{seed}")
+    order: list[int] = []
+    for _ in range(steps):
+        while len(order) < batch_size:
+            again = list(range(len(examples)))
+            generator.shuffle(again)
+            order += again
+        taken, order = order[:batch_size], order[batch_size:]
+        yield tuple(examples[index] for index in taken)

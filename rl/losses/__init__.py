@@ -1,0 +1,1 @@
+"""Objectives: tensors in, scalar out."""

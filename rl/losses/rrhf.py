@@ -1,0 +1,59 @@
+"""Ranking: make candidates as likely as their rewards rank them (RRHF, Yuan et al. 2023; TRICE, equation 5)."""
+
+from torch import Tensor
+
+from rl.losses.candidates import Candidates
+
+
+def rrhf_loss(logprobs: Tensor, rewards: Tensor) -> Tensor:
+    """Make candidates as likely as their rewards rank them.
+
+    Every pair with a higher reward for i than for j adds the amount by which j is still the likelier of the two; pairs
+    in order, and ties, add nothing.
+
+    Args:
+        logprobs: [B, K] mean log-probability per token of K candidates.
+        rewards: [B, K] their rewards; NaN where a task has fewer than K.
+
+    Returns:
+        [] the sum over pairs, averaged over the B tasks.
+    """
+    better = rewards[:, :, None] > rewards[:, None, :]  # [B, i, j]
+    excess = logprobs[:, None, :] - logprobs[:, :, None]  # [B, i, j]: j over i
+    return excess.clamp(min=0)[better].sum() / len(rewards)
+
+
+def rrhf_d_loss(candidates: Candidates, *, margin: float = 1.0, scale: float = 4.0) -> Tensor:
+    """Rank decisions by the decision, and everything else by the whole candidate.
+
+    Under ``rrhf_loss`` one decision is a twentieth of a call and a quarter of a short answer, so the shorter mode wins
+    whatever the rewards say. Here a pair that differs in mode (one calls, one answers) is compared by its first token
+    alone, with a margin; a pair of one mode by the log-probability of the whole candidate over a constant.
+
+    Args:
+        candidates: B tasks.
+        margin: by which the better decision has to be the likelier, in nats.
+        scale: what whole log-probabilities are divided by, to weigh like a decision.
+
+    Returns:
+        [] the mean over the pairs whose rewards differ and whose order is still wrong; 0 where there are none.
+    """
+    better = candidates.better()  # [B, i, j]
+    decisions, sums = candidates.decisions(), candidates.sums() / scale
+    other_mode = candidates.called[:, :, None] != candidates.called[:, None, :]
+    excess = sums[:, None, :] - sums[:, :, None]
+    excess = excess.where(~other_mode, decisions[:, None, :] - decisions[:, :, None] + margin)
+    hinge = excess.clamp(min=0)[better]
+    return hinge.sum() / (hinge.detach() > 0).sum().clamp(min=1)
+
+
+def rank_accuracy(logprobs: Tensor, rewards: Tensor) -> Tensor:
+    """[] share of the pairs with different rewards that the policy orders as the rewards do; NaN without pairs.
+
+    Args:
+        logprobs: [B, K] a score of each candidate.
+        rewards: [B, K] NaN where a task has fewer.
+    """
+    better = rewards[:, :, None] > rewards[:, None, :]
+    ordered = logprobs[:, :, None] > logprobs[:, None, :]
+    return ordered[better].float().mean()

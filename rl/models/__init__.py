@@ -1,0 +1,1 @@
+"""Models and tokenizers: the embedded default, and Hugging Face's."""

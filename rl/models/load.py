@@ -1,0 +1,128 @@
+"""Where a policy's model comes from: built here from a config, or a Hugging Face directory."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
+
+from executors.errors import DataError
+from rl.config import Strict
+from rl.models.tiny import build_model, build_tokenizer
+
+
+disable_progress_bar()
+
+
+class TinyModel(Strict):
+    """A small decoder with random weights, and a tokenizer built from the training tasks: nothing is downloaded."""
+
+    kind: Literal["tiny"] = "tiny"
+    width: int = Field(96, ge=8)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
+    vocab_size: int = Field(512, ge=300)
+    max_length: int = Field(128, ge=16)
+    """Tokens of prompt and response together."""
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> "TinyModel":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
+        return self
+
+
+class HuggingFaceModel(Strict):
+    """A causal model and its tokenizer from a local directory in Hugging Face's format."""
+
+    kind: Literal["huggingface"] = "huggingface"
+    path: str
+    max_length: int = Field(2048, ge=16)
+    """Tokens of prompt and response together."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+ModelConfig = Annotated[TinyModel | HuggingFaceModel, Field(discriminator="kind")]
+
+
+def build_tokenizer_for(config: ModelConfig, texts: Iterable[str], markers: Sequence[str]) -> PreTrainedTokenizerBase:
+    """The policy's tokenizer.
+
+    Args:
+        config: where the model comes from.
+        texts: training texts, for a tokenizer that is built here.
+        markers: pieces of the format's grammar that such a tokenizer keeps whole.
+    """
+    if isinstance(config, HuggingFaceModel):
+        return load_tokenizer(Path(config.path))
+    return build_tokenizer(texts, markers=markers, vocab_size=config.vocab_size, max_length=config.max_length)
+
+
+def build_weights(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """The model that training starts from.
+
+    Args:
+        config: where it comes from.
+        tokenizer: what it reads and writes.
+        seed: of random weights.
+    """
+    if isinstance(config, HuggingFaceModel):
+        return load_model(Path(config.path), getattr(torch, config.dtype))
+    return build_model(
+        len(tokenizer),
+        width=config.width,
+        layers=config.layers,
+        heads=config.heads,
+        max_length=config.max_length,
+        seed=seed,
+    )
+
+
+def load_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A causal model from a directory.
+
+    Raises:
+        DataError: the directory does not hold one.
+    """
+    _require_model(path)
+    try:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+    except Exception as error:
+        raise DataError(
+            f"the model in {path} cannot be loaded: {type(error).__name__}: {_first_line(error)}"
+        ) from error
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model in a directory.
+
+    Raises:
+        DataError: the directory does not hold one.
+    """
+    _require_model(path)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    except Exception as error:
+        raise DataError(f"{path} has no usable tokenizer: {type(error).__name__}: {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"the tokenizer in {path} names no end token; set eos_token in its tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _require_model(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        there = ", ".join(sorted(os.listdir(path))[:5]) if path.is_dir() else "nothing"
+        raise DataError(
+            f"{path} is not a model directory: it has no config.json (there is {there or 'nothing'}); "
+            "name a directory that save_pretrained wrote, such as runs/NAME/checkpoints/best"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0][:300]

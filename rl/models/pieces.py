@@ -1,0 +1,54 @@
+"""A tokenizer's tokens as bytes, so that a growing reply is read without decoding it anew at every token."""
+
+import hashlib
+import json
+from functools import lru_cache
+
+from tokenizers import decoders
+from transformers import PreTrainedTokenizerBase
+
+
+@lru_cache(maxsize=1)
+def _byte_of_character() -> dict[str, int]:
+    """GPT-2's table: each byte is written as one printable character."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    table = {chr(value): value for value in printable}
+    return table | {chr(256 + n): value for n, value in enumerate(v for v in range(256) if v not in printable)}
+
+
+class Pieces:
+    """Appends tokens to a text. Exact for byte-level tokenizers; others decode the whole reply at every token."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._table: list[bytes] | None = None
+        if backend is not None and isinstance(backend.decoder, decoders.ByteLevel):
+            self._table = _table(tokenizer)
+
+    def append(self, text: bytes, ids: list[int]) -> bytes:
+        """The text of ``ids``, given the text of all but the last of them."""
+        if self._table is not None:
+            return text + self._table[ids[-1]]
+        return self._tokenizer.decode(ids, skip_special_tokens=True).encode()
+
+
+def _table(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
+    added = {token.content for token in tokenizer.added_tokens_decoder.values()}
+    special = set(tokenizer.all_special_tokens)
+    characters = _byte_of_character()
+    table = []
+    for token in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))):
+        if token is None or token in special:
+            table.append(b"")
+        elif token in added:
+            table.append(token.encode())
+        else:
+            table.append(bytes(characters[character] for character in token))
+    return table
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Equal for tokenizers with the same tokens at the same ids."""
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.blake2b(vocabulary.encode(), digest_size=6).hexdigest()

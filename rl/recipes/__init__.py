@@ -1,0 +1,1 @@
+"""Each recipe reads as its paper's method section."""

@@ -1,0 +1,153 @@
+"""The parts of a config that recipes share."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from rewards.ranking import GOLD, Ranking, WeightedSum
+from rewards.selectivity import LIVE
+from rl.config import Strict
+from rl.data.formats import FormatConfig, Inline
+from rl.data.tasks.arithmetic import Arithmetic
+from rl.data.tasks.gsm8k_pool import Gsm8kPool
+from rl.data.tasks.jsonl import JsonLines
+from rl.data.tasks.ste_pool import StePool
+from rl.evaluation.evaluate import Measure, Selectivity
+from rl.improve import Improvement
+from rl.learner.optimiser import OptimiserConfig
+from rl.losses.objective import Objective, Sft
+from rl.models.load import ModelConfig, TinyModel
+from rollouts.policy import Source
+from rollouts.types import Force, Sampling
+
+TasksConfig = Annotated[Arithmetic | JsonLines | StePool | Gsm8kPool, Field(discriminator="kind")]
+
+
+class Demonstrator(Strict):
+    """Who writes the demonstrations that behaviour cloning imitates."""
+
+    call_rate: dict[str, float] | None = None
+    """By level, the probability that an annotator calls the tool, needed or not; by default always where a call is
+    known. The answers are right either way."""
+
+
+class Cloning(Strict):
+    """Behaviour cloning: imitate demonstrations."""
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(32, gt=0)
+    """Demonstrations of one step."""
+    demonstrator: Demonstrator = Demonstrator()
+    objective: Objective = Sft()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    save_every: int = Field(400, gt=0)
+    """Steps between checkpoints."""
+
+
+class Peer(Strict):
+    """Another model, cloned beside the policy from its own random weights and its own annotator's demonstrations."""
+
+    seed: int
+    """Added to the run's seed."""
+    steps: int | None = Field(None, gt=0)
+    """Of its cloning; as many as the policy's by default."""
+
+
+class SourceConfig(Strict):
+    """One way of attempting a task."""
+
+    name: str
+    policy: str
+    """``live`` (being trained), ``gold`` (the expected attempt), a peer, or a recording of the benchmark."""
+    count: int = Field(1, gt=0)
+    """Attempts at each task."""
+    force: Force | None = None
+    """Make the first reply begin with a call, or with an answer."""
+    temperature: float = Field(0.0, ge=0)
+    """0 is greedy."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    max_tokens: int = Field(48, gt=0)
+    """Of one reply."""
+
+    def build(self) -> Source:
+        sampling = Sampling(
+            temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, max_tokens=self.max_tokens
+        )
+        return Source(name=self.name, policy=self.policy, count=self.count, sampling=sampling, force=self.force)
+
+
+class Rollouts(Strict):
+    """How tasks are played."""
+
+    workers: int = Field(1, gt=0)
+    """Processes, each with every local policy; one thread each on a CPU."""
+    gpus: float = Field(0, ge=0)
+    """Of each worker."""
+    max_turns: int = Field(3, gt=0)
+    """Calls of one episode at most."""
+    tool_timeout: float = Field(10.0, gt=0)
+    """Seconds."""
+
+
+class LearnerSettings(Strict):
+    """Where the learner runs."""
+
+    workers: int = Field(1, gt=0)
+    """Ranks that share each step."""
+    gpu: bool = False
+    max_failures: int = Field(3, ge=0)
+    """Times that lost ranks are started again."""
+
+
+class Cluster(Strict):
+    """The Ray cluster that a local run starts for itself; unused where one is connected to."""
+
+    num_cpus: int = Field(8, gt=0)
+    """What Ray may hand out: bookkeeping, not a limit on the machine's cores."""
+    object_store_mib: int = Field(256, ge=80)
+    dashboard: bool = True
+
+
+class Baselines(Strict):
+    """What the improved policy is compared with, besides the policy that it started from."""
+
+    continued_cloning_steps: int = Field(0, ge=0)
+    """Further steps of behaviour cloning from the same start; 0 leaves the baseline out."""
+
+
+class RecipeConfig(Strict):
+    """What every recipe's config has: a whole run, what is learned, from what, by what means."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Of the run; its folder is ``storage/name`` unless ``--run-dir`` says otherwise."""
+    seed: int = Field(0, ge=0)
+    storage: str = "runs"
+    """Where runs are kept; on a cluster, a path that every node sees."""
+    tasks: TasksConfig = Arithmetic()
+    format: FormatConfig = Inline()
+    model: ModelConfig = TinyModel()
+    cloning: Cloning
+    peers: dict[str, Peer] = {}
+    sources: list[SourceConfig]
+    rewards: Ranking = WeightedSum()
+    improvement: Improvement
+    evaluation: Measure = Selectivity()
+    baselines: Baselines = Baselines()
+    rollouts: Rollouts = Rollouts()
+    learner: LearnerSettings = LearnerSettings()
+    ray: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RecipeConfig":
+        names = [source.name for source in self.sources]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"sources: two are named {repeated[0]!r}; a source's name is its own")
+        if not self.sources:
+            raise ValueError("sources: there is none; name at least one way of attempting a task")
+        if taken := sorted(self.peers.keys() & {LIVE, GOLD}):
+            raise ValueError(f"peers: {taken[0]!r} is the name of a built-in policy; call the peer otherwise")
+        smallest = min(self.cloning.batch_size, self.improvement.batch_size)
+        if smallest < self.learner.workers:
+            raise ValueError(f"learner.workers: {self.learner.workers} ranks cannot share a batch of {smallest}")
+        return self

@@ -1,0 +1,252 @@
+"""What a recipe's run holds while it lasts: Ray, the benchmark, the learner, the rollout pool."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from executors.catalog import Catalog
+from executors.errors import ConfigError
+from executors.executor import Executor
+from rewards.ranking import GOLD
+from rewards.selectivity import LIVE
+from rewards.types import Candidate, RankedGroup, Reward
+from rl.data.examples import Encoder, Example
+from rl.data.tasks.benchmark import Benchmark
+from rl.evaluation.intervals import Ratio
+from rl.improve import start_version
+from rl.learner import checkpoint
+from rl.learner.alone import AloneJob, AloneResult
+from rl.learner.learner import Stage
+from rl.learner.remote import LearnerConfig, Pending, RemoteLearner, Start, fit_alone_remotely, snapshot_of
+from rl.models.load import build_tokenizer_for, build_weights, load_tokenizer
+from rl.progress import Progress
+from rl.recipes.parts import Peer, RecipeConfig
+from rl.remote import start as start_ray
+from rl.run import Run
+from rl.serving.policies import GoldPolicy, LocalPolicy, RecordedPolicy
+from rollouts.policy import Source
+from rollouts.remote import RolloutPool
+from rollouts.types import Group, Snapshot
+from rollouts.worker import RolloutWorker, WorkerConfig
+
+_DEMONSTRATOR = "demonstrator"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorBuilder:
+    """Builds an executor in the process that uses it."""
+
+    catalog: Catalog
+    timeout: float
+
+    def __call__(self) -> Executor:
+        return Executor(self.catalog, timeout=self.timeout)
+
+
+class Session:
+    """Opens with the run and closes with it, whatever happens in between."""
+
+    def __init__(self, config: RecipeConfig, run: Run, progress: Progress) -> None:
+        """
+        Raises:
+            ConfigError, DataError: the config cannot work with its data; before any process is started.
+        """
+        self.config = config
+        self.run = run
+        self.progress = progress
+        self.evaluated: dict[str, dict[str, Ratio]] = {}
+        """By policy state (``start``, ``final``, baselines), its figures on the test tasks."""
+        self.spent: dict[str, float] = {}
+        """CPU-seconds by what they were spent on."""
+        self.benchmark: Benchmark = config.tasks.load(config.seed)
+        check_sources(config, self.benchmark)
+        self.format = config.format.build()
+        self._open = contextlib.ExitStack()
+        self._pool: RolloutPool | None = None
+
+    def __enter__(self) -> "Session":
+        config = self.config
+        if self.benchmark.rejected:
+            self.progress.line(f"{len(self.benchmark.rejected)} rows left out, such as {self.benchmark.rejected[0]}")
+        start = self._start()
+        self.tokenizer = load_tokenizer(Path(start.checkpoint))
+        specs = {spec.name: spec for spec in self.benchmark.catalog.specs()}
+        self.encoder = Encoder(self.tokenizer, self.format, specs, max_tokens=config.model.max_length)
+        cluster = start_ray(
+            num_cpus=config.ray.num_cpus,
+            object_store_mib=config.ray.object_store_mib,
+            dashboard=config.ray.dashboard,
+            logs=self.run.folder("logs").resolve(),
+        )
+        self._open.callback(cluster.stop)
+        if cluster.dashboard:
+            self.progress.line(f"Ray dashboard  {cluster.dashboard}")
+        self.learner = RemoteLearner(
+            LearnerConfig(
+                workers=config.learner.workers,
+                gpu=config.learner.gpu,
+                max_failures=config.learner.max_failures,
+                folder=str(self.run.folder("checkpoints").resolve()),
+                storage=str(self.run.folder("logs").resolve() / "train"),
+                name=config.name,
+            ),
+            start,
+            bound=2 * max(config.improvement.steps_per_round, 8),
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @property
+    def pool(self) -> RolloutPool:
+        if self._pool is None:
+            raise RuntimeError("open_pool comes first")
+        return self._pool
+
+    def checkpoint_at(self, step: int) -> Path:
+        """A checkpoint of this run."""
+        return (self.run.path / "checkpoints" / f"step-{step}").resolve()
+
+    def snapshot(self, checkpoint_path: Path, version: int) -> Snapshot:
+        """A checkpoint's weights for the pool's live policy, under a version that no other weights have."""
+        return snapshot_of(checkpoint_path, version)
+
+    def demonstrations(self, annotator: int) -> list[Example]:
+        """The demonstrations of an annotator, really executed, as examples.
+
+        Args:
+            annotator: 0 for the policy's own; a peer has another, who draws anew where to call.
+        """
+        recorded = self.benchmark.recordings.get(GOLD)
+        rate = self.config.cloning.demonstrator.call_rate
+        seed = self.config.seed * 1000 + annotator
+        gold = GoldPolicy(_DEMONSTRATOR, self.benchmark.catalog, self.format, rate, seed=seed)
+        build = gold if recorded is None else RecordedPolicy(_DEMONSTRATOR, recorded)
+        worker = RolloutWorker(self._worker_config({_DEMONSTRATOR: build}))
+        source = Source(name=_DEMONSTRATOR, policy=_DEMONSTRATOR)
+        groups = asyncio.run(worker.play(self.benchmark.demonstrations, [source], _DEMONSTRATOR))
+        return self.encoder.examples(
+            RankedGroup(group.task, (Candidate(group.episodes[0], Reward(1.0)),)) for group in groups
+        )
+
+    def start_peers(self) -> dict[str, Pending]:
+        """Begin to clone the peers, each in a process of its own."""
+        return {name: self._start_peer(name, peer) for name, peer in self.config.peers.items()}
+
+    def start_continued(self) -> Pending | None:
+        """Begin the baseline of more cloning from the same start, beside the run; None where it is not asked for."""
+        steps = self.config.baselines.continued_cloning_steps
+        if not steps:
+            return None
+        stage = Stage(
+            name="continued_cloning",
+            objective=self.config.cloning.objective,
+            optimiser=self.config.improvement.optimiser,
+            steps=steps,
+        )
+        start = self.checkpoint_at(self.config.cloning.steps)
+        return self._fit_alone("continued_cloning", start, 0, stage, self.config.seed + 1)
+
+    def fitted(self, name: str, pending: Pending) -> AloneResult:
+        """Wait for a fit that was begun, and note its cost."""
+        result = pending.result()
+        self.spent[name] = result.cpu_seconds
+        return result
+
+    def open_pool(self, peers: Mapping[str, AloneResult]) -> None:
+        """Start the rollout workers, each with the live policy, the peers, the gold one and the recorded ones."""
+        start = self.checkpoint_at(0)
+        policies: dict[str, Any] = {LIVE: LocalPolicy(LIVE, str(start), version=-1000)}
+        policies |= {name: LocalPolicy(name, result.path) for name, result in peers.items()}
+        for name, replies in self.benchmark.recordings.items():
+            policies[name] = RecordedPolicy(name, replies)
+        policies.setdefault(GOLD, GoldPolicy(GOLD, self.benchmark.catalog, self.format))
+        self._pool = RolloutPool(
+            self._worker_config(policies), workers=self.config.rollouts.workers, gpus=self.config.rollouts.gpus
+        )
+        self._open.callback(self._pool.stop)
+
+    def by_hand(self, name: str, groups: Sequence[Group]) -> None:
+        """Measure the baselines that take no training on the start's attempts."""
+        if name == "start":
+            for baseline, source in self.config.evaluation.by_hand().items():
+                self.evaluated[baseline] = self.config.evaluation.ratios(groups, source)
+
+    def cpu_seconds(self) -> dict[str, float]:
+        """CPU-seconds by what they were spent on; the learner's from what it reported of each step."""
+        spent = dict(self.spent)
+        steps = {record["step"]: record for record in self.run.metrics() if "cpu_seconds" in record}
+        for record in steps.values():  # a step that was repeated after a crash counts once
+            name = f"{record['stage']}_learner"
+            spent[name] = spent.get(name, 0.0) + record["cpu_seconds"]
+        return {name: round(value, 1) for name, value in spent.items()}
+
+    def _start_peer(self, name: str, peer: Peer) -> Pending:
+        seed = self.config.seed + 1000 * (1 + peer.seed)
+        start = self.run.folder("peers") / name / "step-0"
+        if not start.exists():
+            model = build_weights(self.config.model, self.tokenizer, seed)
+            checkpoint.save(start.parent, 0, model, self.tokenizer, _FRESH)
+        stage = Stage(
+            name=f"clone_{name}",
+            objective=self.config.cloning.objective,
+            optimiser=self.config.cloning.optimiser,
+            steps=peer.steps or self.config.cloning.steps,
+        )
+        return self._fit_alone(name, start.resolve(), peer.seed, stage, seed)
+
+    def _fit_alone(self, name: str, start: Path, annotator: int, stage: Stage, seed: int) -> Pending:
+        job = AloneJob(
+            start=str(start),
+            folder=str(self.run.folder("peers").resolve() / name),
+            examples=tuple(self.demonstrations(annotator)),
+            stage=stage,
+            batch_size=self.config.cloning.batch_size,
+            seed=seed,
+        )
+        return fit_alone_remotely(job)
+
+    def _start(self) -> Start:
+        """Where the learner begins: the newest checkpoint; in a fresh run, random or given weights as step 0."""
+        folder = self.run.folder("checkpoints")
+        steps = sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
+        if not steps:
+            texts = [task.prompt for task in self.benchmark.demonstrations]
+            texts += [self.format.write_answer(task.answer or "") for task in self.benchmark.demonstrations]
+            markers = self.format.markers(self.benchmark.catalog.specs())
+            tokenizer = build_tokenizer_for(self.config.model, texts, markers)
+            checkpoint.save(folder, 0, build_weights(self.config.model, tokenizer, self.config.seed), tokenizer, _FRESH)
+            steps = [0]
+        version = start_version(steps[-1], self.config.cloning.steps, self.config.improvement)
+        return Start(str(self.checkpoint_at(steps[-1])), steps[-1], version)
+
+    def _worker_config(self, policies: Mapping[str, Any]) -> WorkerConfig:
+        return WorkerConfig(
+            policies=policies,
+            executor=ExecutorBuilder(self.benchmark.catalog, self.config.rollouts.tool_timeout),
+            format=self.format,
+            max_turns=self.config.rollouts.max_turns,
+            seed=self.config.seed,
+        )
+
+
+_FRESH: dict[str, Any] = {"stage": None, "step_count": 0, "tokens": 0, "optimiser": None}
+
+
+def check_sources(config: RecipeConfig, benchmark: Benchmark) -> None:
+    """See that every source names a policy that there is.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    known = {LIVE, GOLD, *config.peers, *benchmark.recordings}
+    for source in config.sources:
+        if source.policy not in known:
+            raise ConfigError(
+                f"source {source.name!r} plays policy {source.policy!r}, and there are {', '.join(sorted(known))}; "
+                "a further local model is named under peers"
+            )

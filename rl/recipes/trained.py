@@ -1,0 +1,141 @@
+"""What a finished run can be asked for: its policy, its figures; and what a config can be asked before there is one."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from executors.catalog import Catalog
+from executors.errors import ConfigError, DataError
+from executors.executor import Executor
+from rewards.ranking import GOLD
+from rewards.selectivity import LIVE
+from rl.config import validate
+from rl.data.tasks.benchmark import Benchmark
+from rl.evaluation.evaluate import evaluate
+from rl.evaluation.intervals import Ratio
+from rl.recipes.session import ExecutorBuilder, check_sources
+from rl.recipes.trice import TriceConfig
+from rl.run import Run
+from rl.serving.policies import GoldPolicy, LocalPolicy, RecordedPolicy
+from rollouts.formats import Format
+from rollouts.policy import Source
+from rollouts.types import Group, Snapshot, Task
+from rollouts.worker import RolloutWorker, WorkerConfig
+
+_CHECKED = 200
+"""Gold attempts that ``check_config`` plays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A run's policy and what it needs."""
+
+    name: str
+    run: Run
+    config: TriceConfig
+    checkpoint: Path
+    format: Format
+    catalog: Catalog
+    benchmark: Benchmark
+
+
+def open_trained(path: Path, checkpoint: str = "best") -> Trained:
+    """A run's policy.
+
+    Raises:
+        DataError: the folder is no run, or has no such checkpoint.
+    """
+    run = Run.open(path)
+    config = validate(run.config(), TriceConfig, str(run.resolved))
+    folder = path / "checkpoints"
+    chosen = folder / checkpoint
+    if not (chosen / "config.json").is_file():
+        there = ", ".join(sorted(found.name for found in folder.glob("*") if not found.name.startswith("."))) or "none"
+        raise DataError(f"{path} has no checkpoint {checkpoint!r}; there are: {there}")
+    benchmark = config.tasks.load(config.seed)
+    return Trained(config.name, run, config, chosen.resolve(), config.format.build(), benchmark.catalog, benchmark)
+
+
+class LocalPlayer:
+    """Plays in this process, as evaluation asks."""
+
+    def __init__(self, worker: RolloutWorker) -> None:
+        self._worker = worker
+
+    def play(
+        self,
+        tasks: Sequence[Task],
+        sources: Sequence[Source],
+        round: str,
+        snapshots: Mapping[str, Snapshot] | None = None,
+    ) -> list[Group]:
+        """Let every source attempt every task."""
+        return asyncio.run(self._worker.play(tasks, sources, round))
+
+
+def evaluate_checkpoint(path: Path, checkpoint: str, split: str) -> dict[str, Ratio]:
+    """The figures of a run's checkpoint on its validation or test tasks; the attempts are kept in the run.
+
+    Raises:
+        ConfigError: there is no such split.
+    """
+    if split not in ("validation", "test"):
+        raise ConfigError(f"no split {split!r}; a policy is evaluated on validation or test")
+    trained = open_trained(path, checkpoint)
+    worker = RolloutWorker(
+        WorkerConfig(
+            policies={LIVE: LocalPolicy(LIVE, str(trained.checkpoint))},
+            executor=ExecutorBuilder(trained.catalog, trained.config.rollouts.tool_timeout),
+            format=trained.format,
+            max_turns=trained.config.rollouts.max_turns,
+        )
+    )
+    tasks = trained.benchmark.test if split == "test" else trained.benchmark.validation
+    name = f"{trained.checkpoint.name}-{split}"
+    groups = evaluate(LocalPlayer(worker), tasks, trained.config.evaluation, trained.run, name, None)
+    return trained.config.evaluation.ratios(groups)
+
+
+def check_config(config: TriceConfig) -> Iterator[str]:
+    """See that a config can work, short of training; yields what was found.
+
+    Raises:
+        ConfigError: a source plays a policy that there is not.
+        DataError: the data cannot be used, or gold attempts do not earn the highest reward of their kind.
+    """
+    benchmark = config.tasks.load(config.seed)
+    check_sources(config, benchmark)
+    format = config.format.build()
+    yield f"config     {config.name}: every key is known, {len(config.sources)} sources"
+    counts = ", ".join(
+        f"{len(getattr(benchmark, split))} {split}" for split in ("demonstrations", "train", "validation", "test")
+    )
+    yield f"tasks      {counts}; {len(benchmark.rejected)} rows left out"
+    for reason in benchmark.rejected[:3]:
+        yield f"           {reason}"
+    yield f"tools      {', '.join(benchmark.catalog.names[:8])}{' ...' if len(benchmark.catalog) > 8 else ''}"
+    recorded = benchmark.recordings.get(GOLD)
+    gold = RecordedPolicy(GOLD, recorded) if recorded else GoldPolicy(GOLD, benchmark.catalog, format)
+    worker = RolloutWorker(
+        WorkerConfig(
+            policies={GOLD: gold},
+            executor=lambda: Executor(benchmark.catalog, timeout=config.rollouts.tool_timeout),
+            format=format,
+            max_turns=config.rollouts.max_turns,
+        )
+    )
+    tasks = benchmark.train[:_CHECKED]
+    groups = asyncio.run(worker.play(tasks, [Source(name=GOLD, policy=GOLD)], "check"))
+    rewards = [config.rewards.rank(group).candidates[0].reward.value for group in groups if group.episodes]
+    best = max(rewards)
+    short = [group for group, reward in zip(groups, rewards, strict=True) if reward < best]
+    yield f"gold       {len(rewards) - len(short)} of {len(rewards)} gold attempts earn the highest reward, {best:g}"
+    if len(short) > len(rewards) / 2:
+        example = short[0]
+        said = example.episodes[0]
+        raise DataError(
+            f"most gold attempts do not earn the highest reward: task {example.task.id!r} expects "
+            f"{example.task.answer!r}, its gold attempt answered {said.answer!r} with "
+            f"{[observation.content for observation in said.observations]}; see rewards.match and the tasks' gold calls"
+        )

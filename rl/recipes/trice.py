@@ -1,0 +1,130 @@
+"""TRICE: tool learning with execution feedback (Qiao et al., 2024), online.
+
+Behaviour cloning on demonstrations leaves a policy that can call its tools, and calls them badly. Then several models,
+the policy among them, attempt each task; their calls are executed; the outcomes rank the attempts; and the policy is
+moved to find them as likely as they are good. The paper does this once, offline; here the candidates are fresh.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from rewards.selectivity import LIVE
+from rl.evaluation.evaluate import evaluate, summarise, write_summary
+from rl.evaluation.intervals import Ratio, figures
+from rl.evaluation.report import write_report
+from rl.fit import fit
+from rl.improve import Counts, improve
+from rl.learner.learner import Stage
+from rl.progress import Progress
+from rl.recipes.parts import RecipeConfig
+from rl.recipes.session import Session
+from rl.run import Run
+from rollouts.types import Snapshot
+
+_START, _FINAL, _CONTINUED = -1, -2, -3
+"""Versions of weights that the learner did not publish."""
+
+
+class TriceConfig(RecipeConfig):
+    """A TRICE run."""
+
+    recipe: Literal["trice"] = "trice"
+
+
+def train(config: TriceConfig, run: Run, progress: Progress) -> dict[str, Any]:
+    """Clone tool use, then reinforce it with execution feedback (TRICE, section 3).
+
+    Returns:
+        The summary that ``evaluation/summary.json`` holds.
+    """
+    with Session(config, run, progress) as session:
+        with progress.stage(f"1. Clone: {config.cloning.steps} steps of behaviour cloning"):
+            _clone(config, session)
+            _show(session, "start", session.checkpoint_at(config.cloning.steps), _START)
+        continued = session.start_continued()
+        with progress.stage(f"2. Improve: {config.improvement.rounds} rounds of ranked candidates"):
+            counts = _improve(config, session)
+            _show(session, "final", (run.path / "checkpoints" / "best").resolve(), _FINAL)
+        if continued is not None:
+            with progress.stage(
+                f"3. Compare: {config.baselines.continued_cloning_steps} more steps of cloning instead"
+            ):
+                result = session.fitted("continued_cloning", continued)
+                _show(session, "continued_cloning", Path(result.path), _CONTINUED)
+        session.learner.close()
+        summary = _summary(config, session, counts)
+        write_summary(run, summary)
+        write_report(run, summary)
+    return summary
+
+
+def _clone(config: TriceConfig, session: Session) -> None:
+    peers = session.start_peers()
+    fit(
+        session.learner,
+        session.demonstrations(0),
+        Stage(
+            name="clone",
+            objective=config.cloning.objective,
+            optimiser=config.cloning.optimiser,
+            steps=config.cloning.steps,
+        ),
+        session.run,
+        session.progress,
+        batch_size=config.cloning.batch_size,
+        seed=config.seed,
+        save_every=config.cloning.save_every,
+        publish_last=0,
+    )
+    session.open_pool({name: session.fitted(name, pending) for name, pending in peers.items()})
+    session.run.finish("clone", {"step": config.cloning.steps})
+
+
+def _improve(config: TriceConfig, session: Session) -> Counts:
+    def validate(snapshot: Snapshot) -> Mapping[str, float]:
+        sources = config.evaluation.sources()[:1]
+        groups = session.pool.play(session.benchmark.validation, sources, "validation", {LIVE: snapshot})
+        return {name: figure.value for name, figure in figures(config.evaluation.free_ratios(groups)).items()}
+
+    before = session.pool.cpu_seconds()
+    counts = improve(
+        session.learner,
+        session.pool,
+        session.benchmark.train,
+        config.improvement,
+        session.run,
+        session.progress,
+        sources=[source.build() for source in config.sources],
+        judge=config.rewards.rank,
+        encoder=session.encoder,
+        validate=validate,
+        offset=config.cloning.steps,
+        seed=config.seed,
+    )
+    session.spent["improve_rollouts"] = session.pool.cpu_seconds() - before
+    session.run.finish("improve", asdict(counts))
+    return counts
+
+
+def _show(session: Session, name: str, checkpoint: Path, version: int) -> None:
+    """Evaluate a state of the policy on the test tasks and say what came out."""
+    snapshot = session.snapshot(checkpoint, version)
+    groups = evaluate(session.pool, session.benchmark.test, session.config.evaluation, session.run, name, snapshot)
+    session.evaluated[name] = session.config.evaluation.ratios(groups)
+    session.by_hand(name, groups)
+    shown = figures(session.evaluated[name])
+    words = "  ".join(f"{key.replace('_', ' ')} {figure.value:.3f}" for key, figure in shown.items())
+    session.progress.line(f"{name.replace('_', ' ')}: {words}")
+
+
+def _summary(config: TriceConfig, session: Session, counts: Counts) -> dict[str, Any]:
+    states: dict[str, dict[str, Ratio]] = dict(session.evaluated)
+    extra = {
+        "seed": config.seed,
+        "groups": asdict(counts),
+        "rejected_rows": len(session.benchmark.rejected),
+        "cpu_seconds": session.cpu_seconds(),
+    }
+    return summarise(states, len(session.benchmark.test), extra)

@@ -1,0 +1,199 @@
+"""The Ray cluster of this process: one that it starts for itself, or one that ``RAY_ADDRESS`` names."""
+
+import atexit
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import ray
+
+from executors.errors import ApprenticeError, ConfigError
+
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # more collapse as soon as two processes share the cores
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # or the dashboard's Train tab stays empty
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""What every process of a run has in its environment, unless the user's own says otherwise."""
+
+NAMESPACE = "apprentice"
+
+
+class ClusterError(ApprenticeError):
+    """Ray could not be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The Ray cluster that this process drives."""
+
+    address: str
+    """Of its head: what ``RAY_ADDRESS`` is set to by others who join it."""
+    dashboard: str | None
+    """Where the dashboard is; None without one. It asks for the cluster's token."""
+    token: Path | None
+    """The file with the token that this process made for it; None where the user's own applies."""
+    session: Path | None
+    """Ray's folder of a cluster that was started here; None for one that was joined."""
+    logs: Path | None
+    """Where Ray's logs are, live and afterwards."""
+
+    @property
+    def local(self) -> bool:
+        """Whether this process started it."""
+        return self.session is not None
+
+    def stop(self) -> None:
+        """Leave the cluster, and end it where it was started here; its logs stay. May be called twice."""
+        ray.shutdown()
+        if self.session is None or not self.session.exists():
+            return
+        if self.logs is not None and self.logs.is_symlink():
+            self.logs.unlink()
+            shutil.copytree(self.session / "logs", self.logs, ignore_dangling_symlinks=True)
+        shutil.rmtree(self.session, ignore_errors=True)
+
+
+def start(*, num_cpus: int, object_store_mib: int = 200, dashboard: bool = False, logs: Path | None = None) -> Cluster:
+    """The cluster that ``RAY_ADDRESS`` names, as under ``ray job submit``; else a new one, see ``start_local``."""
+    if os.environ.get("RAY_ADDRESS"):
+        return connect(logs=logs)
+    return start_local(num_cpus=num_cpus, object_store_mib=object_store_mib, dashboard=dashboard, logs=logs)
+
+
+def start_local(
+    *, num_cpus: int, object_store_mib: int = 200, dashboard: bool = False, logs: Path | None = None
+) -> Cluster:
+    """Start Ray on this machine, for this process and as long as it lives.
+
+    It asks everyone for a token, which this process makes unless the user's environment has one; nothing is written
+    to the user's home, and nothing but errors to the console.
+
+    Args:
+        num_cpus: that Ray believes in; declared needs are counted against it.
+        object_store_mib: shared memory for objects: at least three times the weights that are published.
+        dashboard: whether to start it; it takes about 200 MB.
+        logs: folder of the driver's ``ray.log`` and of Ray's own logs, in ``ray/<session>``; by default they are
+            deleted with the session.
+
+    Raises:
+        ClusterError: Ray did not start; the message has the cause.
+    """
+    prepare_environment()
+    token = _make_token()
+    _log_to(logs)
+    try:
+        context = ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            object_store_memory=object_store_mib * 2**20,
+            include_dashboard=dashboard,
+            log_to_driver=False,
+            namespace=NAMESPACE,
+            _temp_dir=str(_folder()),
+        )
+    except Exception as error:
+        ray.shutdown()
+        raise ClusterError(f"Ray could not be started: {_first_line(error)}") from error
+    session = Path(context.address_info["session_dir"])
+    kept = None if logs is None else logs.resolve() / "ray" / session.name
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.symlink_to(session / "logs")
+    url = f"http://{context.dashboard_url}" if context.dashboard_url else None
+    cluster = Cluster(context.address_info["address"], url, token, session, kept)
+    atexit.register(cluster.stop)
+    return cluster
+
+
+def connect(*, logs: Path | None = None) -> Cluster:
+    """Join the cluster that ``RAY_ADDRESS`` names.
+
+    Args:
+        logs: folder of the driver's ``ray.log``; Ray's own logs stay on the cluster's machines.
+
+    Raises:
+        ConfigError: there is none, or it does not let us in.
+    """
+    address = os.environ.get("RAY_ADDRESS", "")
+    prepare_environment()
+    _log_to(logs)
+    try:
+        context = ray.init(address=address, log_to_driver=False, namespace=NAMESPACE)
+    except Exception as error:
+        ray.shutdown()
+        raise ConfigError(
+            f"RAY_ADDRESS is {address!r} and no cluster could be joined there ({_first_line(error)}); check that it "
+            "runs and that this shell has its token (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH), or unset "
+            "RAY_ADDRESS to start a cluster on this machine"
+        ) from error
+    url = f"http://{context.dashboard_url}" if context.dashboard_url else None
+    return Cluster(context.address_info["address"], url, None, None, None)
+
+
+def prepare_environment() -> None:
+    """Set what the processes of a run inherit, where the user has not set it: see ``ENVIRONMENT``."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def _make_token() -> Path | None:
+    """A token of our own where the user has chosen none; a new local cluster then asks for tokens by itself.
+
+    ``RAY_AUTH_MODE`` is left to ``ray.init``, which sets it: Ray has read the environment when it was imported.
+    """
+    if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        path = _folder() / "auth_token"
+        return path if os.environ.get("RAY_AUTH_TOKEN_PATH") == str(path) else None
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return None
+    path = _folder() / "auth_token"
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+    os.environ["RAY_AUTH_TOKEN_PATH"] = str(path)
+    return path
+
+
+@cache
+def _folder() -> Path:
+    """A private folder of this process, gone when it ends; its path is short because sockets' paths have to be."""
+    root = "/tmp" if os.access("/tmp", os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="apprentice-", dir=root))
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
+
+
+def _log_to(folder: Path | None) -> None:
+    """Send what Ray says in this process to a file rather than to the console."""
+    handler: logging.Handler = logging.NullHandler()
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / "ray.log", delay=True)
+    for name in ["ray", *(name for name in logging.root.manager.loggerDict if name.startswith("ray."))]:
+        logger = logging.getLogger(name)
+        for old in logger.handlers:
+            with contextlib.suppress(Exception):
+                old.close()
+        logger.handlers.clear()
+        logger.propagate = name != "ray"
+    logging.getLogger("ray").addHandler(handler)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {(lines or [''])[0][:300]}"

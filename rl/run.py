@@ -1,0 +1,177 @@
+"""What a run leaves behind: a folder that can be read, compared, served and resumed."""
+
+import contextlib
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from executors.errors import ConfigError, DataError
+from rollouts.store import append_json
+
+_PACKAGES = ("apprentice", "torch", "ray", "transformers", "trl", "peft", "datasets", "deepspeed", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The folder of one run."""
+
+    path: Path
+
+    @classmethod
+    def start(cls, path: Path, *, config_text: str, resolved: Mapping[str, Any], resume: bool) -> "Run":
+        """Make the folder, or open the one that is to be resumed.
+
+        Raises:
+            ConfigError: it exists and is not to be resumed; it does not exist and is; or its config is another.
+        """
+        run = cls(path)
+        if resume:
+            if not run.resolved.is_file():
+                raise ConfigError(f"no run to resume at {path}; leave --resume out to start it")
+            before = yaml.safe_load(run.resolved.read_text())
+            if before != json.loads(json.dumps(resolved)):
+                keys = sorted(key for key in before.keys() | resolved.keys() if before.get(key) != resolved.get(key))
+                raise ConfigError(
+                    f"{path} was started with another config (they differ in {', '.join(keys)}); "
+                    "resume with the same one, or start a run of another name"
+                )
+            return run
+        if run.resolved.exists():
+            raise ConfigError(f"there is a run at {path} already; --resume continues it, --run-dir names another")
+        for folder in ("groups", "checkpoints", "evaluation", "logs"):
+            try:
+                (path / folder).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"cannot make the run's folder {path}: {error.strerror}") from error
+        (path / "config.yaml").write_text(config_text)
+        (path / "environment.json").write_text(json.dumps(_environment(), indent=2))
+        run.resolved.write_text(yaml.safe_dump(json.loads(json.dumps(resolved)), sort_keys=False))
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "Run":
+        """A run that is there.
+
+        Raises:
+            DataError: the folder is none.
+        """
+        run = cls(path)
+        if not run.resolved.is_file():
+            what = "no folder" if not path.exists() else "a folder without config.resolved.yaml"
+            raise DataError(f"{path} is not a run ({what}); a run is made by 'apprentice train', see runs/")
+        return run
+
+    @property
+    def resolved(self) -> Path:
+        return self.path / "config.resolved.yaml"
+
+    def folder(self, name: str) -> Path:
+        """A folder of the run, made where it is missing."""
+        folder = self.path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def config(self) -> dict[str, Any]:
+        """The config as it was resolved."""
+        return yaml.safe_load(self.resolved.read_text())
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        append_json(self.path / "metrics.jsonl", {"time": round(time.time(), 3), **record})
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """Every line of metrics.jsonl; one that a crash cut is left out."""
+        path = self.path / "metrics.jsonl"
+        for line in path.read_text().splitlines() if path.exists() else []:
+            with contextlib.suppress(json.JSONDecodeError):
+                yield json.loads(line)
+
+    def finish(self, stage: str, record: Mapping[str, Any]) -> None:
+        """Add a finished stage to the ledger, once."""
+        if self.finished(stage) is not None:
+            return
+        append_json(self.path / "ledger.jsonl", {"stage": stage, "time": round(time.time(), 3), **record})
+
+    def finished(self, stage: str) -> dict[str, Any] | None:
+        """What the ledger says of a stage that is done; None where it is not."""
+        ledger = self.path / "ledger.jsonl"
+        lines = ledger.read_text().splitlines() if ledger.exists() else []
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the last line of a crash
+            if record.get("stage") == stage:
+                return record
+        return None
+
+    def state(self) -> dict[str, Any]:
+        """Where the run stands: what ``write_state`` said last."""
+        path = self.path / "state.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def write_state(self, **changes: Any) -> None:
+        """Change where the run stands, all at once."""
+        write_json(self.path / "state.json", {**self.state(), **changes})
+
+    def point_best(self, checkpoint: Path) -> None:
+        """Make ``checkpoints/best`` the given checkpoint."""
+        link = self.path / "checkpoints" / "best"
+        fresh = link.with_name(".best")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(checkpoint.name)
+        os.replace(fresh, link)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file that is either the old or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
+    os.replace(fresh, path)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: a figure that is none is null."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _environment() -> dict[str, Any]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "packages": versions,
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    try:
+        command = ["git", "describe", "--always", "--dirty"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, cwd=Path(__file__).parent)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,160 @@
+"""A policy behind OpenAI's chat completions: a plain class, which the Ray Serve app and tests hold alike."""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from executors.types import ToolCall, ToolSpec
+from rl.serving.protocol import Answered, Asked, ChatError, ChatRequest, answer, ask
+from rollouts.formats import Format
+from rollouts.policy import Policy, PolicyUnavailableError, PromptTooLongError
+from rollouts.types import Completion, Sampling
+
+REPLY = Sampling(max_tokens=512)
+"""How replies are drawn where a request does not say: greedy, as policies are evaluated."""
+
+
+class ChatServer:
+    """Answers chat requests with one policy. Requests that come at once are decoded together by its engine."""
+
+    def __init__(
+        self, policy: Policy, format: Format, specs: Sequence[ToolSpec], *, sampling: Sampling = REPLY
+    ) -> None:
+        """
+        Args:
+            policy: who replies.
+            format: that it was trained to read and write.
+            specs: the tools that it was trained with; callers run them.
+            sampling: see ``REPLY``.
+        """
+        self.policy = policy
+        self.format = format
+        self.specs = tuple(specs)
+        self.sampling = sampling
+
+    async def complete(self, chat: ChatRequest) -> dict[str, Any]:
+        """The whole response to a request.
+
+        Raises:
+            ChatError: the request cannot be honoured, or the policy could not reply.
+        """
+        asked = self._ask(chat)
+        envelope = self._envelope(chat, asked, "chat.completion")
+        try:
+            completion = await self._complete(asked)
+        finally:
+            self.policy.release(asked.request.session)
+        answered = answer(completion, asked, self.format, self.specs)
+        message: dict[str, Any] = {"role": "assistant", "content": answered.content}
+        if answered.call is not None:
+            message["tool_calls"] = [_wire_call(answered.call)]
+        message |= _extra(answered)
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answered.finish}
+        return envelope | {"choices": [choice], "usage": _usage(completion)}
+
+    async def stream(self, chat: ChatRequest) -> AsyncIterator[dict[str, Any]]:
+        """The response in chunks, as the reply grows.
+
+        Content is sent as soon as the format says that it belongs to an answer; a call is sent whole, once it is
+        complete. What was sent is sent: where the policy takes an answer back after all, the last delta's
+        ``apprentice.reply`` tells what it wrote.
+
+        Raises:
+            ChatError: before the first chunk, where the request cannot be honoured; later, where the policy fails.
+        """
+        asked = self._ask(chat)
+        counted = bool(chat.stream_options and chat.stream_options.include_usage)
+        envelope = self._envelope(chat, asked, "chat.completion.chunk") | ({"usage": None} if counted else {})
+        texts: asyncio.Queue[str | None] = asyncio.Queue()
+        request = replace(asked.request, on_text=texts.put_nowait)
+        reply = asyncio.ensure_future(self._complete(replace(asked, request=request)))
+        reply.add_done_callback(lambda _: texts.put_nowait(None))
+        sent = ""
+        begun = False
+        try:
+            while (text := await texts.get()) is not None:
+                if not begun:
+                    yield envelope | _choice({"role": "assistant", "content": ""})
+                    begun = True
+                content = self.format.answer_so_far(text, self.specs) or ""
+                if len(content) > len(sent):
+                    yield envelope | _choice({"content": content[len(sent) :]})
+                    sent = content
+            completion = await reply
+            answered = answer(completion, asked, self.format, self.specs)
+            for delta in _last_deltas(answered, sent, begun):
+                yield envelope | _choice(delta)
+            yield envelope | _choice(_extra(answered), answered.finish)
+            if counted:
+                yield envelope | {"choices": [], "usage": _usage(completion)}
+        finally:
+            reply.cancel()
+            with suppress(asyncio.CancelledError, ChatError):
+                await reply
+            self.policy.release(asked.request.session)
+
+    def _ask(self, chat: ChatRequest) -> Asked:
+        session = f"chatcmpl-{secrets.token_hex(12)}"
+        return ask(chat, self.format, self.specs, session=session, defaults=self.sampling)
+
+    async def _complete(self, asked: Asked) -> Completion:
+        try:
+            return await self.policy.complete(asked.request)
+        except PromptTooLongError as error:
+            raise ChatError(str(error), param="messages", code="context_length_exceeded") from error
+        except PolicyUnavailableError as error:
+            raise ChatError(str(error), status=503, code="policy_unavailable") from error
+
+    def _envelope(self, chat: ChatRequest, asked: Asked, kind: str) -> dict[str, Any]:
+        return {
+            "id": asked.request.session,
+            "object": kind,
+            "created": int(time.time()),
+            "model": chat.model,
+            "system_fingerprint": f"v{self.policy.version}",
+        }
+
+
+def _last_deltas(answered: Answered, sent: str, begun: bool) -> list[dict[str, Any]]:
+    """What of a complete reply has not been sent yet."""
+    deltas: list[dict[str, Any]] = []
+    if not begun:
+        deltas.append({"role": "assistant", "content": None if answered.call else ""})
+    content = answered.content or ""
+    if len(content) > len(sent) and content.startswith(sent):
+        deltas.append({"content": content[len(sent) :]})
+    if answered.call is not None:
+        deltas.append({"tool_calls": [{"index": 0, **_wire_call(answered.call)}]})
+    return deltas
+
+
+def _choice(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]}
+
+
+def _wire_call(call: ToolCall) -> dict[str, Any]:
+    arguments = json.dumps(dict(call.arguments), ensure_ascii=False)
+    return {
+        "id": f"call_{secrets.token_hex(12)}",
+        "type": "function",
+        "function": {"name": call.tool, "arguments": arguments},
+    }
+
+
+def _extra(answered: Answered) -> dict[str, Any]:
+    return {"apprentice": answered.extra.model_dump(exclude_defaults=True)}
+
+
+def _usage(completion: Completion) -> dict[str, int]:
+    """Tokens as the policy counts them; what a reply was made to begin with is part of it."""
+    written = len(completion.token_ids)
+    return {
+        "prompt_tokens": completion.prompt_tokens,
+        "completion_tokens": written,
+        "total_tokens": completion.prompt_tokens + written,
+    }

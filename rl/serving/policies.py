@@ -1,0 +1,78 @@
+"""How each kind of policy is built; every builder can be sent to another process and builds there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from executors.catalog import Catalog
+from rl.models.load import load_model, load_tokenizer
+from rl.serving.engine import TransformersPolicy
+from rollouts.formats import Format
+from rollouts.policy import PolicyUnavailableError, ScriptedPolicy, derive_seed
+from rollouts.types import Task
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPolicy:
+    """A model directory behind the transformers engine."""
+
+    name: str
+    path: str
+    version: int = 0
+
+    def __call__(self) -> TransformersPolicy:
+        if not torch.cuda.is_available():
+            torch.set_num_threads(1)
+        path = Path(self.path)
+        model = load_model(path)
+        if torch.cuda.is_available():
+            model = model.cuda()
+        return TransformersPolicy(self.name, model, load_tokenizer(path), version=self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedPolicy:
+    """Replies that were recorded, by task."""
+
+    name: str
+    replies: Mapping[str, Sequence[str]]
+
+    def __call__(self) -> ScriptedPolicy:
+        return ScriptedPolicy(self.name, self._script)
+
+    def _script(self, task: Task) -> Sequence[str]:
+        if task.id not in self.replies:
+            raise PolicyUnavailableError(f"{self.name} has no recording of task {task.id!r}")
+        return self.replies[task.id]
+
+
+@dataclass(frozen=True, slots=True)
+class GoldPolicy:
+    """Writes the expected attempt: the gold call and then the answer, or, where a draw says so, the answer alone.
+
+    With ``call_rate`` it is an annotator who calls at random; without, it calls wherever a gold call is known.
+    """
+
+    name: str
+    catalog: Catalog
+    format: Format
+    call_rate: Mapping[str, float] | None = None
+    """Probability of a call by the task's level."""
+    seed: int = 0
+
+    def __call__(self) -> ScriptedPolicy:
+        return ScriptedPolicy(self.name, self._script)
+
+    def _script(self, task: Task) -> Sequence[str]:
+        answer = [self.format.write_answer(task.answer)] if task.answer is not None else []
+        if task.gold is None or not self._calls(task):
+            return answer
+        return [self.format.write_call(task.gold, self.catalog.specs(task.tools)), *answer]
+
+    def _calls(self, task: Task) -> bool:
+        if self.call_rate is None or task.answer is None:
+            return True
+        draw = derive_seed(self.seed, self.name, task.id) / 2**53
+        return draw < self.call_rate.get(task.labels.get("level", ""), 0.5)

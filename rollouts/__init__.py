@@ -1,0 +1,1 @@
+"""Let policies attempt tasks."""

@@ -1,0 +1,51 @@
+"""How tasks, calls and observations are written: the words between an episode and a policy."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from executors.types import MalformedCall, Observation, ToolCall, ToolSpec
+from rollouts.types import Force, Task
+
+
+class Format(Protocol):
+    """A prompt style and its parser. Every format extends the text only at its end: what was read stays a prefix."""
+
+    name: str
+    stop: tuple[str, ...]
+    """A reply ends with the first of these."""
+
+    def opening(self, task: Task, specs: Sequence[ToolSpec]) -> str:
+        """What the policy reads first."""
+        ...
+
+    def observed(self, observation: Observation) -> str:
+        """What the policy reads after a call."""
+        ...
+
+    def parse(self, text: str, specs: Sequence[ToolSpec]) -> ToolCall | MalformedCall | None:
+        """The call that a reply makes; None where it makes none."""
+        ...
+
+    def answer(self, text: str) -> str:
+        """The answer in a reply that makes no call."""
+        ...
+
+    def answer_so_far(self, text: str, specs: Sequence[ToolSpec]) -> str | None:
+        """The part of the answer that no later word of a growing reply can take back; None while it may be a call."""
+        ...
+
+    def forced(self, force: Force, specs: Sequence[ToolSpec]) -> str:
+        """What a reply begins with that is made to call, or to answer."""
+        ...
+
+    def write_call(self, call: ToolCall, specs: Sequence[ToolSpec]) -> str:
+        """The reply that makes this call."""
+        ...
+
+    def write_answer(self, answer: str) -> str:
+        """The reply that gives this answer."""
+        ...
+
+    def markers(self, specs: Sequence[ToolSpec]) -> tuple[str, ...]:
+        """The pieces of grammar that a tokenizer built for this format keeps whole."""
+        ...
