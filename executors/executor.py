@@ -54,7 +54,7 @@ class Executor:
             tool = self.catalog.get(call.tool)
         except UnknownToolError as error:
             return str(error), "bad_call"
-        if problem := self._problem(call):
+        if problem := self.problem(call):
             return problem, "bad_call"
         try:
             return _as_text(await self._apply(tool, call.arguments)), "ok"
@@ -65,8 +65,13 @@ class Executor:
         except Exception as error:
             return f"{type(error).__name__}: {error}", "tool_error"
 
-    def _problem(self, call: ToolCall) -> str | None:
-        """Why the arguments break the schema, in words that a policy can act on; None where they do not."""
+    def problem(self, call: ToolCall) -> str | None:
+        """Why a call's arguments break its tool's schema, in words that a policy can act on; None where they do not.
+
+        Raises:
+            UnknownToolError: there is no such tool.
+        """
+        self.catalog.get(call.tool)
         error = best_match(self._validators[call.tool].iter_errors(dict(call.arguments)))
         if not isinstance(error, ValidationError):
             return None

@@ -5,6 +5,7 @@ Heavy modules are imported by the command that needs them, so that ``--help`` an
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,16 +48,17 @@ def train(
     if seeds is None:
         _train_one(config, assignments, run_dir, resume)
         return
-    from rl.evaluation.seeds import pool_seeds
+    loaded, _ = _load(config, assignments)
+    base = run_dir or _storage(loaded) / loaded.name
+    folders = [base.with_name(f"{base.name}-seed{number}") for number in _numbers(seeds)]
+    for number, folder in zip(_numbers(seeds), folders, strict=True):
+        _train_one(config, [*assignments, f"seed={number}"], folder, resume and folder.exists())
+    from rl.evaluation.evaluate import PairRanking
+    from rl.evaluation.seeds import pool_seeds, table
 
-    numbers = _numbers(seeds)
-    base = run_dir or _storage(_load(config, assignments)[0]) / _load(config, assignments)[0].name
-    folders = []
-    for number in numbers:
-        folder = base.with_name(f"{base.name}-seed{number}")
-        _train_one(config, [*assignments, f"seed={number}"], folder, resume)
-        folders.append(folder)
-    print(pool_seeds(folders, base.with_name(f"{base.name}-seeds.json")))
+    if not isinstance(loaded.evaluation, PairRanking):
+        pooled = base.with_name(f"{base.name}-seeds.json")
+        print(table(pool_seeds(folders, loaded.evaluation, pooled)), f"\n{pooled}")
 
 
 @app.command()
@@ -119,15 +121,17 @@ def _train_one(path: Path, assignments: list[str], run_dir: Path | None, resume:
     config, text = _load(path, assignments)
     folder = run_dir or _folder(_storage(config) / config.name, resume)
     from rl.progress import Progress
+    from rl.recipes.session import prepare
     from rl.recipes.trice import train as train_trice
     from rl.run import Run
 
+    benchmark = prepare(config)
     resolved = config.model_dump(mode="json")
     run = Run.start(folder, config_text=text, resolved=resolved, resume=resume)
     progress = Progress()
     progress.head(config.name, folder, resume)
     try:
-        summary = train_trice(config, run, progress)
+        summary = train_trice(config, benchmark, run, progress)
     except KeyboardInterrupt:
         command = " ".join(["apprentice train", str(path), *assignments, "--run-dir", str(folder), "--resume"])
         print(f"\nstopped; nothing is lost. This continues it:\n  {command}", file=sys.stderr)
@@ -149,7 +153,7 @@ def _load(path: Path, assignments: list[str]) -> "tuple[TriceConfig, str]":
 
 def _storage(config: Any) -> Path:
     """Where runs are kept; in a submitted job, whose own folder is thrown away, a relative path is the home's."""
-    storage = Path(os.environ.get("APPRENTICE_STORAGE", config.storage)).expanduser()
+    storage = Path(os.environ.get("APPRENTICE_STORAGE") or str(config.storage)).expanduser()
     if not storage.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return Path.home() / "apprentice" / storage
     return storage
@@ -171,8 +175,14 @@ def _numbers(text: str) -> list[int]:
         raise ConfigError(f"--seeds {text!r} is no list of numbers; write them as 0,1,2") from error
 
 
+def _interrupt(*_: Any) -> None:
+    """Being told to stop is the same as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Run the command; a user's mistake ends it with one paragraph and an exit code that says its kind."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except ApprenticeError as error:

@@ -36,9 +36,9 @@ class Improvement(Strict):
     """Tasks of one step; the candidates of a task stay together."""
     objective: Objective = RrhfD()
     optimiser: OptimiserConfig = OptimiserConfig()
-    max_lag: int = Field(1, ge=0)
+    max_lag: int = Field(default=1, ge=0)
     """Rounds that the weights that play may be behind; 0 plays and learns by turns."""
-    validate_every: int = Field(4, gt=0)
+    validate_every: int = Field(default=4, gt=0)
     """Rounds between checkpoints, each judged on the validation tasks."""
 
     @property

@@ -6,10 +6,12 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -64,7 +66,7 @@ class Cluster:
 
 def start(*, num_cpus: int, object_store_mib: int = 200, dashboard: bool = False, logs: Path | None = None) -> Cluster:
     """The cluster that ``RAY_ADDRESS`` names, as under ``ray job submit``; else a new one, see ``start_local``."""
-    if os.environ.get("RAY_ADDRESS"):
+    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
         return connect(logs=logs)
     return start_local(num_cpus=num_cpus, object_store_mib=object_store_mib, dashboard=dashboard, logs=logs)
 
@@ -87,11 +89,12 @@ def start_local(
     Raises:
         ClusterError: Ray did not start; the message has the cause.
     """
+    _require_none()
     prepare_environment()
     token = _make_token()
     _log_to(logs)
     try:
-        context = ray.init(
+        context: Any = ray.init(
             address="local",
             num_cpus=num_cpus,
             object_store_memory=object_store_mib * 2**20,
@@ -123,11 +126,13 @@ def connect(*, logs: Path | None = None) -> Cluster:
     Raises:
         ConfigError: there is none, or it does not let us in.
     """
+    _require_none()
     address = os.environ.get("RAY_ADDRESS", "")
     prepare_environment()
     _log_to(logs)
     try:
-        context = ray.init(address=address, log_to_driver=False, namespace=NAMESPACE)
+        _reach(address)
+        context: Any = ray.init(address=address, log_to_driver=False, namespace=NAMESPACE)
     except Exception as error:
         ray.shutdown()
         raise ConfigError(
@@ -139,10 +144,22 @@ def connect(*, logs: Path | None = None) -> Cluster:
     return Cluster(context.address_info["address"], url, None, None, None)
 
 
+def _reach(address: str) -> None:
+    """Raise OSError where nobody listens; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
 def prepare_environment() -> None:
     """Set what the processes of a run inherit, where the user has not set it: see ``ENVIRONMENT``."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def _require_none() -> None:
+    if ray.is_initialized():
+        raise ClusterError("this process drives a Ray cluster already; stop that one first, or use another process")
 
 
 def _make_token() -> Path | None:

@@ -65,8 +65,9 @@ class RolloutPool:
             timeout: seconds after which a worker that has not answered is taken for dead.
             max_deaths: of workers over the same tasks, before the run gives up.
         """
-        actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_concurrency=8)(RemoteWorker)
-        self._workers = [actor.remote(config) for _ in range(workers)]
+        actor: Any = ray.remote(RemoteWorker)
+        options = actor.options(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_concurrency=8)
+        self._workers: list[Any] = [options.remote(config) for _ in range(workers)]
         self._timeout = timeout
         self._max_deaths = max_deaths
         self.deaths = 0

@@ -46,17 +46,17 @@ def collate(examples: Sequence[Example], pad_id: int, *, piece_rows: int = 16) -
     """Lay out the candidates of some tasks, similar lengths together.
 
     Args:
-        examples: B tasks.
+        examples: B tasks; none makes a batch without pieces, for a rank that has no share of a step.
         pad_id: token that fills rows.
         piece_rows: candidates of one forward pass, about.
     """
     rows = [(task, place, example, row) for task, example in enumerate(examples) for place, row in _places(example)]
     rows.sort(key=lambda item: len(item[2].prompt) + len(item[3].ids))
-    count = max(1, round(len(rows) / piece_rows))
-    cuts = [round(index * len(rows) / count) for index in range(count + 1)]
+    count = max(1, round(len(rows) / piece_rows)) if rows else 0
+    cuts = [round(index * len(rows) / max(1, count)) for index in range(count + 1)]
     pieces = tuple(_piece(rows[start:end], pad_id) for start, end in zip(cuts, cuts[1:], strict=False))
-    shape = (len(examples), max(len(example.rows) for example in examples))
-    mask = torch.zeros(*shape, max(len(row.ids) for _, _, _, row in rows), dtype=torch.bool)
+    shape = (len(examples), max((len(example.rows) for example in examples), default=1))
+    mask = torch.zeros(*shape, max((len(row.ids) for _, _, _, row in rows), default=1), dtype=torch.bool)
     rewards = torch.full(shape, float("nan"))
     called = torch.zeros(shape, dtype=torch.bool)
     for task, place, _, row in rows:
@@ -64,7 +64,7 @@ def collate(examples: Sequence[Example], pad_id: int, *, piece_rows: int = 16) -
         rewards[task, place] = row.reward
         called[task, place] = row.called
     lengths = [len(example.prompt) + len(row.ids) for _, _, example, row in rows]
-    return Batch(pieces, mask, rewards, called, sum(lengths), max(lengths))
+    return Batch(pieces, mask, rewards, called, sum(lengths), max(lengths, default=1))
 
 
 def _places(example: Example) -> Sequence[tuple[int, Row]]:

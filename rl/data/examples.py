@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 
 from executors.types import ToolSpec
 from rewards.types import Candidate, RankedGroup
+from rl.models.load import end_id
 from rl.models.pieces import fingerprint
 from rollouts.formats import Format
 
@@ -93,8 +94,8 @@ class Encoder:
                 behaviour += completion.logprobs
             else:
                 own = self._ids(completion.text)
-                if completion.finish == "end" and self.tokenizer.eos_token_id is not None:
-                    own = [*own, int(self.tokenizer.eos_token_id)]
+                if completion.finish == "end":
+                    own = [*own, end_id(self.tokenizer)]
             ids += own
             mask += [True] * len(own)
             if turn.observation is not None and index + 1 < len(episode.turns):

@@ -22,7 +22,7 @@ class Inline(Strict):
 
 
 class GsmAnnotated(Strict):
-    """``<<expression=result>>`` within a solution (GSM8K)."""
+    """``<<expression>>`` anywhere in a solution, its result read on the spot (GSM8K)."""
 
     kind: Literal["annotated"] = "annotated"
 
@@ -41,8 +41,16 @@ class React(Strict):
     describe_tools: bool = True
     """Whether the prompt lists the tools; a policy that knows them by heart reads the query alone."""
 
+    tool_markers: bool = False
+    """Whether a tokenizer that is built here keeps each tool's ``Action: name`` one token."""
+
     def build(self) -> Format:
-        return ReactFormat(parser=self.parser, ground=self.ground, describe_tools=self.describe_tools)
+        return ReactFormat(
+            parser=self.parser,
+            ground=self.ground,
+            describe_tools=self.describe_tools,
+            tool_markers=self.tool_markers,
+        )
 
 
 FormatConfig = Annotated[Inline | GsmAnnotated | React, Field(discriminator="kind")]

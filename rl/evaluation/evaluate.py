@@ -1,7 +1,7 @@
 """Evaluation: the same rollouts, greedy, on held-out tasks, and what they add up to."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from pydantic import Field
 
@@ -35,9 +35,9 @@ class Selectivity(Strict):
 
     kind: Literal["selectivity"] = "selectivity"
     match: Match = "numeric"
-    call_cost: float = Field(0.2, ge=0)
+    call_cost: float = Field(default=0.2, ge=0)
     """What utility takes off for a call."""
-    max_tokens: int = Field(48, gt=0)
+    max_tokens: int = Field(default=48, gt=0)
     """Of one reply."""
 
     def sources(self) -> list[Source]:
@@ -60,7 +60,7 @@ class Calls(Strict):
 
     kind: Literal["calls"] = "calls"
     extra_keys: ExtraKeys = "ignore"
-    max_tokens: int = Field(96, gt=0)
+    max_tokens: int = Field(default=96, gt=0)
 
     def sources(self) -> list[Source]:
         return [Source(name=FREE, policy=LIVE, sampling=Sampling(max_tokens=self.max_tokens))]
@@ -78,11 +78,19 @@ class Calls(Strict):
         return {}
 
 
-Measure = Annotated[Selectivity | Calls, Field(discriminator="kind")]
+class PairRanking(Strict):
+    """Whether the policy finds recorded attempts as likely as their rewards rank them; it writes nothing itself."""
+
+    kind: Literal["ranking"] = "ranking"
+
+
+Measure = Annotated[Selectivity | Calls | PairRanking, Field(discriminator="kind")]
+Played: TypeAlias = Selectivity | Calls
+"""What is measured on attempts of the policy's own."""
 
 
 def evaluate(
-    player: Player, tasks: Sequence[Task], measure: Measure, run: Run, name: str, snapshot: Snapshot | None
+    player: Player, tasks: Sequence[Task], measure: Played, run: Run, name: str, snapshot: Snapshot | None
 ) -> list[Group]:
     """Play held-out tasks greedily and keep every attempt in ``evaluation/<name>.jsonl``; what is there is not redone.
 
@@ -132,4 +140,5 @@ def changes(after: Sequence[Mapping[str, Ratio]], before: Sequence[Mapping[str, 
 
 
 def write_summary(run: Run, summary: Mapping[str, Any]) -> None:
+    """Write ``evaluation/summary.json``."""
     write_json(run.path / "evaluation" / "summary.json", summary)

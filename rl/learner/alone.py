@@ -10,7 +10,7 @@ from rl.data.examples import Example
 from rl.learner import checkpoint
 from rl.learner.learner import Learner, Stage
 from rl.learner.work import epochs
-from rl.models.load import load_model, load_tokenizer
+from rl.models.load import load_model, load_tokenizer, pad_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ def fit_alone(job: AloneJob) -> AloneResult:
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     tokenizer = load_tokenizer(Path(job.start))
-    learner = Learner(load_model(Path(job.start)), pad_id=int(tokenizer.pad_token_id))
+    learner = Learner(load_model(Path(job.start)), pad_id=pad_id(tokenizer))
     learner.begin(job.stage)
     began = time.process_time()
     loss = float("nan")

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from rl.data.batch import Batch, Piece, collate
 from rl.data.examples import Example
 from rl.learner.optimiser import Optimiser, OptimiserConfig
-from rl.losses.candidates import Candidates
+from rl.losses.candidates import Candidates, Term
 from rl.losses.objective import Objective
 from rl.losses.rrhf import rank_accuracy
 
@@ -32,8 +32,8 @@ class Stage:
 class Learner:
     """Moves a policy by ranked candidates.
 
-    Several ranks learn as one: each takes its share of a step's examples and the gradients are averaged, weighted by
-    the number of examples, before the update.
+    Several ranks learn as one: each takes its share of a step's examples, every term is divided by what all of them
+    have read together, and the gradients are summed before the update.
     """
 
     def __init__(self, model: PreTrainedModel, *, pad_id: int) -> None:
@@ -62,15 +62,16 @@ class Learner:
         self.model.train()
         batch = collate(examples, self.pad_id)
         candidates = self.score(batch)
-        terms = self.stage.objective.terms(candidates, batch.padded_length)
-        loss = torch.stack(list(terms.values())).sum()
-        loss.backward()
-        _average_gradients(self.model, len(examples))
+        values = _values(self.stage.objective.terms(candidates, batch.padded_length))
+        loss = torch.stack(list(values.values())).sum()
+        if examples:
+            loss.backward()
+        _sum_gradients(self.model)
         scale = self.stage.optimiser.scale(stage_step, self.stage.steps)
         norm = self.optimiser.step(scale)
         self.step_count += 1
         self.tokens += batch.tokens
-        metrics = {f"loss/{name}": float(term.detach()) for name, term in terms.items()}
+        metrics = {f"loss/{name}": float(value.detach()) for name, value in values.items()}
         return metrics | {"loss": float(loss.detach()), "grad_norm": norm, "lr_scale": scale} | _rates(candidates)
 
     def score(self, batch: Batch) -> Candidates:
@@ -88,11 +89,13 @@ class Learner:
     def _logprobs(self, piece: Piece) -> Tensor:
         """[N, T] log-probability of each response token; the head is applied to the response positions only."""
         device = self.model.device
-        hidden = self.model.get_decoder()(
+        decoder: Any = self.model.get_decoder()
+        head: Any = self.model.get_output_embeddings()
+        hidden = decoder(
             input_ids=piece.ids.to(device), attention_mask=piece.attention.to(device), use_cache=False
         ).last_hidden_state  # [N, L, D]
         index = piece.position.to(device)[..., None].expand(-1, -1, hidden.shape[-1])
-        logits = self.model.get_output_embeddings()(hidden.gather(1, index))  # [N, T, V]
+        logits = head(hidden.gather(1, index))  # [N, T, V]
         target = piece.target.to(device)
         return -cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none").view_as(target)
 
@@ -125,8 +128,8 @@ class Learner:
 
     def restore(self, state: Mapping[str, Any], stage: Stage | None) -> None:
         """Continue from a checkpoint's state, in the stage that it was saved in."""
-        self.step_count = state["step_count"]
-        self.tokens = state["tokens"]
+        self.step_count = state.get("step_count", 0)
+        self.tokens = state.get("tokens", 0)
         if stage is not None:
             self.begin(stage)
             assert self.optimiser is not None
@@ -138,19 +141,32 @@ def weights_of(model: PreTrainedModel) -> dict[str, np.ndarray]:
     return {name: p.detach().float().cpu().numpy().copy() for name, p in model.named_parameters()}
 
 
-def _average_gradients(model: PreTrainedModel, count: int) -> None:
-    """Make every rank's gradient the mean over all ranks, weighted by the examples that each has read."""
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+def _values(terms: Mapping[str, Term]) -> dict[str, Tensor]:
+    """Each term over what all ranks have read together; summed over the ranks they are the terms of the whole batch."""
+    counts = {name: term.count.detach().float() for name, term in terms.items() if term.count is not None}
+    if counts and _ranks() > 1:
+        stacked = torch.stack(list(counts.values()))
+        distributed.all_reduce(stacked)
+        counts = dict(zip(counts, stacked.unbind(), strict=True))
+    return {name: t.total / counts[name].clamp(min=1) if name in counts else t.total for name, t in terms.items()}
+
+
+def _sum_gradients(model: PreTrainedModel) -> None:
+    """Make every rank's gradient the sum over all ranks."""
+    if _ranks() == 1:
         return
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-    flat = torch.cat([*(grad.flatten() for grad in grads), grads[0].new_ones(1)]) * count
+    flat = torch.cat([grad.flatten() for grad in grads])
     distributed.all_reduce(flat)
-    flat = flat / flat[-1]
     offset = 0
     for parameter, grad in zip(parameters, grads, strict=True):
         parameter.grad = flat[offset : offset + grad.numel()].view_as(grad).clone()
         offset += grad.numel()
+
+
+def _ranks() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 @torch.no_grad()

@@ -14,17 +14,17 @@ class OptimiserConfig(BaseModel):
 
     kind: Literal["muon", "adamw"] = "muon"
     """Muon learns to copy in half the time of AdamW at this scale; AdamW is the usual choice for large models."""
-    lr: float = Field(2e-3, gt=0, lt=1)
+    lr: float = Field(default=2e-3, gt=0, lt=1)
     """Peak learning rate of AdamW."""
-    muon_lr: float = Field(2e-2, gt=0, lt=1)
+    muon_lr: float = Field(default=2e-2, gt=0, lt=1)
     """Peak learning rate of Muon, for the matrices between embedding and head."""
-    warmup: float = Field(0.05, ge=0, lt=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
     """Share of the stage's steps until the peak."""
-    floor: float = Field(0.02, ge=0, le=1)
+    floor: float = Field(default=0.02, ge=0, le=1)
     """Share of the peak that is left at the end."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.98)
-    max_grad_norm: float = Field(1.0, gt=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
 
     def scale(self, step: int, steps: int) -> float:
         """The learning rate at a step, as a share of its peak.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+import ray.train
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -22,7 +23,7 @@ from rl.learner import checkpoint
 from rl.learner.alone import AloneJob, AloneResult, fit_alone
 from rl.learner.learner import Learner, weights_of
 from rl.learner.work import Work
-from rl.models.load import load_model, load_tokenizer
+from rl.models.load import load_model, load_tokenizer, pad_id
 from rollouts.types import Snapshot
 
 NAMESPACE = "apprentice"
@@ -172,8 +173,10 @@ class RemoteLearner:
         self.config = config
         unique = uuid.uuid4().hex[:8]
         self._hub_name = f"hub-{config.name}-{unique}"
-        actor = ray.remote(num_cpus=0, max_concurrency=64)(Hub)
-        self.hub = actor.options(name=self._hub_name, namespace=NAMESPACE).remote(start, bound)
+        actor: Any = ray.remote(Hub)
+        self.hub = actor.options(name=self._hub_name, namespace=NAMESPACE, num_cpus=0, max_concurrency=64).remote(
+            start, bound
+        )
         self._failure: BaseException | None = None
         self._trainer = TorchTrainer(
             _train,
@@ -248,7 +251,7 @@ def _train(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     hub = ray.get_actor(config["hub"], namespace=NAMESPACE)
-    start: Start = ray.get(hub.start.remote(), timeout=_PATIENCE)
+    start: Any = ray.get(hub.start.remote(), timeout=_PATIENCE)
     worker = RankLoop(Path(start.checkpoint), Path(config["folder"]), rank, world)
     gauges = LearnerGauges(context.get_experiment_name()) if rank == 0 else None
     step = start.step
@@ -276,10 +279,10 @@ class RankLoop:
 
     def __init__(self, start: Path, folder: Path, rank: int, world: int) -> None:
         self.tokenizer = load_tokenizer(start)
-        model = load_model(start)
+        model: Any = load_model(start)
         if torch.cuda.is_available():
-            model = model.to(torch.device("cuda", torch.cuda.current_device()))
-        self.learner = Learner(model, pad_id=int(self.tokenizer.pad_token_id))
+            model = model.cuda()
+        self.learner = Learner(model, pad_id=pad_id(self.tokenizer))
         self._state: dict[str, Any] | None = None
         if (start / checkpoint.STATE).exists():
             self._state = checkpoint.load_state(start)
@@ -336,6 +339,11 @@ def snapshot_of(path: Path, version: int) -> Snapshot:
         version: that policies will take them for; different for different weights.
     """
     return Snapshot(version, [ray.put(weights_of(load_model(path)))])
+
+
+def weights_in(snapshot: Snapshot) -> dict[str, Any]:
+    """The arrays of published weights."""
+    return ray.get(snapshot.weights[0], timeout=_PATIENCE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,12 @@
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rl.data.examples import Example
 from rl.learner.learner import Stage
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +27,7 @@ class Work:
     """Write a checkpoint after this step."""
 
 
-def epochs(examples: Sequence[Example], batch_size: int, steps: int, seed: int) -> Iterator[tuple[Example, ...]]:
+def epochs(examples: Sequence[Item], batch_size: int, steps: int, seed: int) -> Iterator[tuple[Item, ...]]:
     """Batches for a number of steps: every example once before any comes again, in an order that the seed says."""
     generator = random.Random(f"epochs/{seed}")
     order: list[int] = []

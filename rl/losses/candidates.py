@@ -7,6 +7,24 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
+class Term:
+    """A loss before it is one: a sum, and how many things it is over.
+
+    Kept apart so that ranks that share a batch can divide by what all of them have read together.
+    """
+
+    total: Tensor
+    """[] carries the gradient."""
+    count: Tensor | None
+    """[] without gradient; None for a sum that stays one."""
+
+    @property
+    def value(self) -> Tensor:
+        """[] the loss, of this rank alone."""
+        return self.total if self.count is None else self.total / self.count.clamp(min=1)
+
+
+@dataclass(frozen=True, slots=True)
 class Candidates:
     """B tasks with at most K candidates of at most T tokens."""
 

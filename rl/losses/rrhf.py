@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
-from rl.losses.candidates import Candidates
+from rl.losses.candidates import Candidates, Term
 
 
-def rrhf_loss(logprobs: Tensor, rewards: Tensor) -> Tensor:
+def rrhf_loss(logprobs: Tensor, rewards: Tensor) -> Term:
     """Make candidates as likely as their rewards rank them.
 
     Every pair with a higher reward for i than for j adds the amount by which j is still the likelier of the two; pairs
@@ -16,14 +16,14 @@ def rrhf_loss(logprobs: Tensor, rewards: Tensor) -> Tensor:
         rewards: [B, K] their rewards; NaN where a task has fewer than K.
 
     Returns:
-        [] the sum over pairs, averaged over the B tasks.
+        The sum over pairs, and B.
     """
     better = rewards[:, :, None] > rewards[:, None, :]  # [B, i, j]
     excess = logprobs[:, None, :] - logprobs[:, :, None]  # [B, i, j]: j over i
-    return excess.clamp(min=0)[better].sum() / len(rewards)
+    return Term(excess.clamp(min=0)[better].sum(), logprobs.new_tensor(len(rewards)))
 
 
-def rrhf_d_loss(candidates: Candidates, *, margin: float = 1.0, scale: float = 4.0) -> Tensor:
+def rrhf_d_loss(candidates: Candidates, *, margin: float = 1.0, scale: float = 4.0) -> Term:
     """Rank decisions by the decision, and everything else by the whole candidate.
 
     Under ``rrhf_loss`` one decision is a twentieth of a call and a quarter of a short answer, so the shorter mode wins
@@ -36,7 +36,7 @@ def rrhf_d_loss(candidates: Candidates, *, margin: float = 1.0, scale: float = 4
         scale: what whole log-probabilities are divided by, to weigh like a decision.
 
     Returns:
-        [] the mean over the pairs whose rewards differ and whose order is still wrong; 0 where there are none.
+        The sum over the pairs whose rewards differ, and the number of those whose order is still wrong.
     """
     better = candidates.better()  # [B, i, j]
     decisions, sums = candidates.decisions(), candidates.sums() / scale
@@ -44,7 +44,7 @@ def rrhf_d_loss(candidates: Candidates, *, margin: float = 1.0, scale: float = 4
     excess = sums[:, None, :] - sums[:, :, None]
     excess = excess.where(~other_mode, decisions[:, None, :] - decisions[:, :, None] + margin)
     hinge = excess.clamp(min=0)[better]
-    return hinge.sum() / (hinge.detach() > 0).sum().clamp(min=1)
+    return Term(hinge.sum(), (hinge.detach() > 0).sum())
 
 
 def rank_accuracy(logprobs: Tensor, rewards: Tensor) -> Tensor:

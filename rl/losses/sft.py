@@ -1,11 +1,9 @@
 """Imitation: make the best candidate likely."""
 
-from torch import Tensor
-
-from rl.losses.candidates import Candidates
+from rl.losses.candidates import Candidates, Term
 
 
-def sft_loss(candidates: Candidates, decision_weight: float = 0.0) -> Tensor:
+def sft_loss(candidates: Candidates, decision_weight: float = 0.0) -> Term:
     """Mean negative log-probability per token of each task's best candidate.
 
     Args:
@@ -14,7 +12,7 @@ def sft_loss(candidates: Candidates, decision_weight: float = 0.0) -> Tensor:
             answering; one token of a long call is otherwise a small part of what is imitated.
 
     Returns:
-        [] the weighted mean over all tokens of the best candidates.
+        The weighted sum over all tokens of the best candidates, and the sum of the weights.
     """
     rows = candidates.best()[:, None, None].expand(-1, 1, candidates.logprobs.shape[-1])
     logprobs = candidates.logprobs.gather(1, rows).squeeze(1)
@@ -22,13 +20,13 @@ def sft_loss(candidates: Candidates, decision_weight: float = 0.0) -> Tensor:
     if decision_weight:
         weights = weights.clone()
         weights[:, 0] = weights[:, 0] * (1 + decision_weight)
-    return -(logprobs * weights).sum() / weights.sum().clamp(min=1)
+    return Term(-(logprobs * weights).sum(), weights.sum())
 
 
-def sft_loss_as_coded(candidates: Candidates, padded_length: int) -> Tensor:
+def sft_loss_as_coded(candidates: Candidates, padded_length: int) -> Term:
     """What RRHF's published script computes: the sum over the best candidates over B times the padded row length.
 
     So it shrinks with padding (RRHF issue 51). For comparison with published runs only.
     """
     best = candidates.sums().gather(1, candidates.best()[:, None])
-    return -best.sum() / (len(best) * padded_length)
+    return Term(-best.sum(), best.new_tensor(len(best) * padded_length))

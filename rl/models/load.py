@@ -14,7 +14,6 @@ from executors.errors import DataError
 from rl.config import Strict
 from rl.models.tiny import build_model, build_tokenizer
 
-
 disable_progress_bar()
 
 
@@ -22,11 +21,11 @@ class TinyModel(Strict):
     """A small decoder with random weights, and a tokenizer built from the training tasks: nothing is downloaded."""
 
     kind: Literal["tiny"] = "tiny"
-    width: int = Field(96, ge=8)
-    layers: int = Field(2, ge=1)
-    heads: int = Field(4, ge=1)
-    vocab_size: int = Field(512, ge=300)
-    max_length: int = Field(128, ge=16)
+    width: int = Field(default=96, ge=8)
+    layers: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+    vocab_size: int = Field(default=512, ge=300)
+    max_length: int = Field(default=128, ge=16)
     """Tokens of prompt and response together."""
 
     @model_validator(mode="after")
@@ -41,7 +40,7 @@ class HuggingFaceModel(Strict):
 
     kind: Literal["huggingface"] = "huggingface"
     path: str
-    max_length: int = Field(2048, ge=16)
+    max_length: int = Field(default=2048, ge=16)
     """Tokens of prompt and response together."""
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -88,7 +87,7 @@ def load_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedMode
     Raises:
         DataError: the directory does not hold one.
     """
-    _require_model(path)
+    require_model(path)
     try:
         return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
     except Exception as error:
@@ -103,7 +102,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     Raises:
         DataError: the directory does not hold one.
     """
-    _require_model(path)
+    require_model(path)
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:
@@ -115,7 +114,28 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _require_model(path: Path) -> None:
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that fills rows."""
+    return _id(tokenizer.pad_token_id)
+
+
+def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends a reply."""
+    return _id(tokenizer.eos_token_id)
+
+
+def _id(token: object) -> int:
+    if not isinstance(token, int):
+        raise DataError(f"the tokenizer's padding or end token is {token!r}; set pad_token and eos_token")
+    return token
+
+
+def require_model(path: Path) -> None:
+    """See that a directory holds a model.
+
+    Raises:
+        DataError: it does not.
+    """
     if not (path / "config.json").is_file():
         there = ", ".join(sorted(os.listdir(path))[:5]) if path.is_dir() else "nothing"
         raise DataError(

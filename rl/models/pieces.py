@@ -30,7 +30,7 @@ class Pieces:
         """The text of ``ids``, given the text of all but the last of them."""
         if self._table is not None:
             return text + self._table[ids[-1]]
-        return self._tokenizer.decode(ids, skip_special_tokens=True).encode()
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True)).encode()
 
 
 def _table(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
@@ -38,8 +38,8 @@ def _table(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
     special = set(tokenizer.all_special_tokens)
     characters = _byte_of_character()
     table = []
-    for token in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))):
-        if token is None or token in special:
+    for token in map(tokenizer.convert_ids_to_tokens, range(len(tokenizer))):
+        if not isinstance(token, str) or token in special:
             table.append(b"")
         elif token in added:
             table.append(token.encode())

@@ -35,12 +35,12 @@ class Cloning(Strict):
     """Behaviour cloning: imitate demonstrations."""
 
     steps: int = Field(gt=0)
-    batch_size: int = Field(32, gt=0)
+    batch_size: int = Field(default=32, gt=0)
     """Demonstrations of one step."""
     demonstrator: Demonstrator = Demonstrator()
     objective: Objective = Sft()
     optimiser: OptimiserConfig = OptimiserConfig()
-    save_every: int = Field(400, gt=0)
+    save_every: int = Field(default=400, gt=0)
     """Steps between checkpoints."""
 
 
@@ -49,7 +49,7 @@ class Peer(Strict):
 
     seed: int
     """Added to the run's seed."""
-    steps: int | None = Field(None, gt=0)
+    steps: int | None = Field(default=None, gt=0)
     """Of its cloning; as many as the policy's by default."""
 
 
@@ -59,15 +59,15 @@ class SourceConfig(Strict):
     name: str
     policy: str
     """``live`` (being trained), ``gold`` (the expected attempt), a peer, or a recording of the benchmark."""
-    count: int = Field(1, gt=0)
+    count: int = Field(default=1, gt=0)
     """Attempts at each task."""
     force: Force | None = None
     """Make the first reply begin with a call, or with an answer."""
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(default=0.0, ge=0)
     """0 is greedy."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
-    max_tokens: int = Field(48, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    max_tokens: int = Field(default=48, gt=0)
     """Of one reply."""
 
     def build(self) -> Source:
@@ -80,39 +80,39 @@ class SourceConfig(Strict):
 class Rollouts(Strict):
     """How tasks are played."""
 
-    workers: int = Field(1, gt=0)
+    workers: int = Field(default=1, gt=0)
     """Processes, each with every local policy; one thread each on a CPU."""
-    gpus: float = Field(0, ge=0)
+    gpus: float = Field(default=0, ge=0)
     """Of each worker."""
-    max_turns: int = Field(3, gt=0)
+    max_turns: int = Field(default=3, gt=0)
     """Calls of one episode at most."""
-    tool_timeout: float = Field(10.0, gt=0)
+    tool_timeout: float = Field(default=10.0, gt=0)
     """Seconds."""
 
 
 class LearnerSettings(Strict):
     """Where the learner runs."""
 
-    workers: int = Field(1, gt=0)
+    workers: int = Field(default=1, gt=0)
     """Ranks that share each step."""
     gpu: bool = False
-    max_failures: int = Field(3, ge=0)
+    max_failures: int = Field(default=3, ge=0)
     """Times that lost ranks are started again."""
 
 
 class Cluster(Strict):
     """The Ray cluster that a local run starts for itself; unused where one is connected to."""
 
-    num_cpus: int = Field(8, gt=0)
+    num_cpus: int = Field(default=8, gt=0)
     """What Ray may hand out: bookkeeping, not a limit on the machine's cores."""
-    object_store_mib: int = Field(256, ge=80)
+    object_store_mib: int = Field(default=256, ge=80)
     dashboard: bool = True
 
 
 class Baselines(Strict):
     """What the improved policy is compared with, besides the policy that it started from."""
 
-    continued_cloning_steps: int = Field(0, ge=0)
+    continued_cloning_steps: int = Field(default=0, ge=0)
     """Further steps of behaviour cloning from the same start; 0 leaves the baseline out."""
 
 
@@ -121,7 +121,7 @@ class RecipeConfig(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Of the run; its folder is ``storage/name`` unless ``--run-dir`` says otherwise."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     storage: str = "runs"
     """Where runs are kept; on a cluster, a path that every node sees."""
     tasks: TasksConfig = Arithmetic()

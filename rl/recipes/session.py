@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from executors.catalog import Catalog
 from executors.errors import ConfigError
@@ -15,13 +18,23 @@ from rewards.selectivity import LIVE
 from rewards.types import Candidate, RankedGroup, Reward
 from rl.data.examples import Encoder, Example
 from rl.data.tasks.benchmark import Benchmark
-from rl.evaluation.intervals import Ratio
+from rl.evaluation.evaluate import PairRanking, Played, evaluate
+from rl.evaluation.intervals import Ratio, figures
+from rl.evaluation.ranking import rank_ratios
 from rl.improve import start_version
 from rl.learner import checkpoint
 from rl.learner.alone import AloneJob, AloneResult
-from rl.learner.learner import Stage
-from rl.learner.remote import LearnerConfig, Pending, RemoteLearner, Start, fit_alone_remotely, snapshot_of
-from rl.models.load import build_tokenizer_for, build_weights, load_tokenizer
+from rl.learner.learner import Learner, Stage, weights_of
+from rl.learner.remote import LearnerConfig, Pending, RemoteLearner, Start, fit_alone_remotely, snapshot_of, weights_in
+from rl.models.load import (
+    HuggingFaceModel,
+    build_tokenizer_for,
+    build_weights,
+    load_model,
+    load_tokenizer,
+    pad_id,
+    require_model,
+)
 from rl.progress import Progress
 from rl.recipes.parts import Peer, RecipeConfig
 from rl.remote import start as start_ray
@@ -29,7 +42,7 @@ from rl.run import Run
 from rl.serving.policies import GoldPolicy, LocalPolicy, RecordedPolicy
 from rollouts.policy import Source
 from rollouts.remote import RolloutPool
-from rollouts.types import Group, Snapshot
+from rollouts.types import Group, Snapshot, Task
 from rollouts.worker import RolloutWorker, WorkerConfig
 
 _DEMONSTRATOR = "demonstrator"
@@ -49,20 +62,15 @@ class ExecutorBuilder:
 class Session:
     """Opens with the run and closes with it, whatever happens in between."""
 
-    def __init__(self, config: RecipeConfig, run: Run, progress: Progress) -> None:
-        """
-        Raises:
-            ConfigError, DataError: the config cannot work with its data; before any process is started.
-        """
+    def __init__(self, config: RecipeConfig, benchmark: Benchmark, run: Run, progress: Progress) -> None:
         self.config = config
+        self.benchmark = benchmark
         self.run = run
         self.progress = progress
         self.evaluated: dict[str, dict[str, Ratio]] = {}
         """By policy state (``start``, ``final``, baselines), its figures on the test tasks."""
         self.spent: dict[str, float] = {}
         """CPU-seconds by what they were spent on."""
-        self.benchmark: Benchmark = config.tasks.load(config.seed)
-        check_sources(config, self.benchmark)
         self.format = config.format.build()
         self._open = contextlib.ExitStack()
         self._pool: RolloutPool | None = None
@@ -110,10 +118,6 @@ class Session:
     def checkpoint_at(self, step: int) -> Path:
         """A checkpoint of this run."""
         return (self.run.path / "checkpoints" / f"step-{step}").resolve()
-
-    def snapshot(self, checkpoint_path: Path, version: int) -> Snapshot:
-        """A checkpoint's weights for the pool's live policy, under a version that no other weights have."""
-        return snapshot_of(checkpoint_path, version)
 
     def demonstrations(self, annotator: int) -> list[Example]:
         """The demonstrations of an annotator, really executed, as examples.
@@ -170,11 +174,55 @@ class Session:
         )
         self._open.callback(self._pool.stop)
 
-    def by_hand(self, name: str, groups: Sequence[Group]) -> None:
+    def measure(self, name: str, path: Path, version: int) -> dict[str, Ratio]:
+        """The figures of a checkpoint on the test tasks.
+
+        Args:
+            name: of the state that the policy is in; its attempts are kept under that name.
+            path: of the checkpoint.
+            version: that no other weights have.
+        """
+        measure = self.config.evaluation
+        if isinstance(measure, PairRanking):
+            return rank_ratios(self._scorer(weights_of(load_model(path))), self._recorded(self.benchmark.test))
+        groups = evaluate(self.pool, self.benchmark.test, measure, self.run, name, snapshot_of(path, version))
+        self._by_hand(name, measure, groups)
+        return measure.ratios(groups)
+
+    def validate(self, snapshot: Snapshot) -> dict[str, float]:
+        """The figures of published weights on the validation tasks."""
+        measure = self.config.evaluation
+        tasks = self.benchmark.validation
+        if isinstance(measure, PairRanking):
+            ratios = rank_ratios(self._scorer(weights_in(snapshot)), self._recorded(tasks))
+        else:
+            groups = self.pool.play(tasks, measure.sources()[:1], "validation", {LIVE: snapshot})
+            ratios = measure.free_ratios(groups)
+        return {name: figure.value for name, figure in figures(ratios).items()}
+
+    def _scorer(self, weights: Mapping[str, Any]) -> Learner:
+        """A learner in this process with the given weights, to score recorded attempts."""
+        model = load_model(self.checkpoint_at(0))
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, value in weights.items():
+                parameters[name].copy_(torch.from_numpy(np.array(value)))
+        return Learner(model, pad_id=pad_id(self.tokenizer))
+
+    def _recorded(self, tasks: Sequence[Task]) -> list[Example]:
+        """The ranked recorded attempts at some tasks."""
+        sources = [source.build() for source in self.config.sources if source.policy in self.benchmark.recordings]
+        worker = RolloutWorker(
+            self._worker_config({name: RecordedPolicy(name, r) for name, r in self.benchmark.recordings.items()})
+        )
+        groups = asyncio.run(worker.play(tasks, sources, "recorded"))
+        return self.encoder.examples(self.config.rewards.rank(group) for group in groups)
+
+    def _by_hand(self, name: str, measure: Played, groups: Sequence[Group]) -> None:
         """Measure the baselines that take no training on the start's attempts."""
         if name == "start":
-            for baseline, source in self.config.evaluation.by_hand().items():
-                self.evaluated[baseline] = self.config.evaluation.ratios(groups, source)
+            for baseline, source in measure.by_hand().items():
+                self.evaluated[baseline] = measure.ratios(groups, source)
 
     def cpu_seconds(self) -> dict[str, float]:
         """CPU-seconds by what they were spent on; the learner's from what it reported of each step."""
@@ -215,14 +263,24 @@ class Session:
         folder = self.run.folder("checkpoints")
         steps = sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
         if not steps:
-            texts = [task.prompt for task in self.benchmark.demonstrations]
-            texts += [self.format.write_answer(task.answer or "") for task in self.benchmark.demonstrations]
             markers = self.format.markers(self.benchmark.catalog.specs())
-            tokenizer = build_tokenizer_for(self.config.model, texts, markers)
+            tokenizer = build_tokenizer_for(self.config.model, self._texts(), markers)
             checkpoint.save(folder, 0, build_weights(self.config.model, tokenizer, self.config.seed), tokenizer, _FRESH)
             steps = [0]
         version = start_version(steps[-1], self.config.cloning.steps, self.config.improvement)
         return Start(str(self.checkpoint_at(steps[-1])), steps[-1], version)
+
+    def _texts(self) -> Iterator[str]:
+        """What a tokenizer is built from: training prompts, and the gold attempts at them."""
+        specs = self.benchmark.catalog.specs()
+        recorded = self.benchmark.recordings.get(GOLD, {})
+        for task in self.benchmark.demonstrations:
+            yield task.prompt
+            yield "".join(recorded.get(task.id, ()))
+            if task.gold is not None:
+                yield self.format.write_call(task.gold, specs)
+            if task.answer is not None:
+                yield self.format.write_answer(task.answer)
 
     def _worker_config(self, policies: Mapping[str, Any]) -> WorkerConfig:
         return WorkerConfig(
@@ -237,12 +295,16 @@ class Session:
 _FRESH: dict[str, Any] = {"stage": None, "step_count": 0, "tokens": 0, "optimiser": None}
 
 
-def check_sources(config: RecipeConfig, benchmark: Benchmark) -> None:
-    """See that every source names a policy that there is.
+def prepare(config: RecipeConfig) -> Benchmark:
+    """Load a config's tasks and see that the config can work with them; before any file or process is made.
 
     Raises:
-        ConfigError: one does not.
+        ConfigError: a source plays a policy that there is not.
+        DataError: the data or the model cannot be used.
     """
+    if isinstance(config.model, HuggingFaceModel):
+        require_model(Path(config.model.path))
+    benchmark = config.tasks.load(config.seed)
     known = {LIVE, GOLD, *config.peers, *benchmark.recordings}
     for source in config.sources:
         if source.policy not in known:
@@ -250,3 +312,4 @@ def check_sources(config: RecipeConfig, benchmark: Benchmark) -> None:
                 f"source {source.name!r} plays policy {source.policy!r}, and there are {', '.join(sorted(known))}; "
                 "a further local model is named under peers"
             )
+    return benchmark

@@ -12,9 +12,9 @@ from rewards.ranking import GOLD
 from rewards.selectivity import LIVE
 from rl.config import validate
 from rl.data.tasks.benchmark import Benchmark
-from rl.evaluation.evaluate import evaluate
+from rl.evaluation.evaluate import PairRanking, evaluate
 from rl.evaluation.intervals import Ratio
-from rl.recipes.session import ExecutorBuilder, check_sources
+from rl.recipes.session import ExecutorBuilder, prepare
 from rl.recipes.trice import TriceConfig
 from rl.run import Run
 from rl.serving.policies import GoldPolicy, LocalPolicy, RecordedPolicy
@@ -91,10 +91,13 @@ def evaluate_checkpoint(path: Path, checkpoint: str, split: str) -> dict[str, Ra
             max_turns=trained.config.rollouts.max_turns,
         )
     )
+    measure = trained.config.evaluation
+    if isinstance(measure, PairRanking):
+        raise ConfigError(f"{path} was measured by how it ranks recorded attempts, which 'apprentice train' alone does")
     tasks = trained.benchmark.test if split == "test" else trained.benchmark.validation
     name = f"{trained.checkpoint.name}-{split}"
-    groups = evaluate(LocalPlayer(worker), tasks, trained.config.evaluation, trained.run, name, None)
-    return trained.config.evaluation.ratios(groups)
+    groups = evaluate(LocalPlayer(worker), tasks, measure, trained.run, name, None)
+    return measure.ratios(groups)
 
 
 def check_config(config: TriceConfig) -> Iterator[str]:
@@ -104,8 +107,7 @@ def check_config(config: TriceConfig) -> Iterator[str]:
         ConfigError: a source plays a policy that there is not.
         DataError: the data cannot be used, or gold attempts do not earn the highest reward of their kind.
     """
-    benchmark = config.tasks.load(config.seed)
-    check_sources(config, benchmark)
+    benchmark = prepare(config)
     format = config.format.build()
     yield f"config     {config.name}: every key is known, {len(config.sources)} sources"
     counts = ", ".join(

@@ -5,13 +5,12 @@ the policy among them, attempt each task; their calls are executed; the outcomes
 moved to find them as likely as they are good. The paper does this once, offline; here the candidates are fresh.
 """
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from rewards.selectivity import LIVE
-from rl.evaluation.evaluate import evaluate, summarise, write_summary
+from rl.data.tasks.benchmark import Benchmark
+from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio, figures
 from rl.evaluation.report import write_report
 from rl.fit import fit
@@ -21,7 +20,6 @@ from rl.progress import Progress
 from rl.recipes.parts import RecipeConfig
 from rl.recipes.session import Session
 from rl.run import Run
-from rollouts.types import Snapshot
 
 _START, _FINAL, _CONTINUED = -1, -2, -3
 """Versions of weights that the learner did not publish."""
@@ -33,13 +31,13 @@ class TriceConfig(RecipeConfig):
     recipe: Literal["trice"] = "trice"
 
 
-def train(config: TriceConfig, run: Run, progress: Progress) -> dict[str, Any]:
+def train(config: TriceConfig, benchmark: Benchmark, run: Run, progress: Progress) -> dict[str, Any]:
     """Clone tool use, then reinforce it with execution feedback (TRICE, section 3).
 
     Returns:
         The summary that ``evaluation/summary.json`` holds.
     """
-    with Session(config, run, progress) as session:
+    with Session(config, benchmark, run, progress) as session:
         with progress.stage(f"1. Clone: {config.cloning.steps} steps of behaviour cloning"):
             _clone(config, session)
             _show(session, "start", session.checkpoint_at(config.cloning.steps), _START)
@@ -83,11 +81,6 @@ def _clone(config: TriceConfig, session: Session) -> None:
 
 
 def _improve(config: TriceConfig, session: Session) -> Counts:
-    def validate(snapshot: Snapshot) -> Mapping[str, float]:
-        sources = config.evaluation.sources()[:1]
-        groups = session.pool.play(session.benchmark.validation, sources, "validation", {LIVE: snapshot})
-        return {name: figure.value for name, figure in figures(config.evaluation.free_ratios(groups)).items()}
-
     before = session.pool.cpu_seconds()
     counts = improve(
         session.learner,
@@ -99,7 +92,7 @@ def _improve(config: TriceConfig, session: Session) -> Counts:
         sources=[source.build() for source in config.sources],
         judge=config.rewards.rank,
         encoder=session.encoder,
-        validate=validate,
+        validate=session.validate,
         offset=config.cloning.steps,
         seed=config.seed,
     )
@@ -110,10 +103,7 @@ def _improve(config: TriceConfig, session: Session) -> Counts:
 
 def _show(session: Session, name: str, checkpoint: Path, version: int) -> None:
     """Evaluate a state of the policy on the test tasks and say what came out."""
-    snapshot = session.snapshot(checkpoint, version)
-    groups = evaluate(session.pool, session.benchmark.test, session.config.evaluation, session.run, name, snapshot)
-    session.evaluated[name] = session.config.evaluation.ratios(groups)
-    session.by_hand(name, groups)
+    session.evaluated[name] = session.measure(name, checkpoint, version)
     shown = figures(session.evaluated[name])
     words = "  ".join(f"{key.replace('_', ' ')} {figure.value:.3f}" for key, figure in shown.items())
     session.progress.line(f"{name.replace('_', ' ')}: {words}")

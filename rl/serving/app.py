@@ -5,27 +5,27 @@ are not streamed cross between them once.
 """
 
 import json
+import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
-from starlette.exceptions import HTTPException
 
 from executors.catalog import Catalog
 from executors.errors import ApprenticeError, ConfigError, DataError
 from executors.types import ToolSpec
 from rl import remote
 from rl.serving.chat import REPLY, ChatServer
-from rl.serving.protocol import ChatError, ChatRequest, read, unknown_model
+from rl.serving.http import Answer, ChatEngine, build_api
+from rl.serving.protocol import ChatRequest
 from rollouts.formats import Format
 from rollouts.types import Sampling
 
@@ -33,37 +33,12 @@ APP = "apprentice"
 _MAX_ONGOING = 256
 """Requests that a replica works on at once; more wait at the proxy."""
 
-api = FastAPI(title="Apprentice", docs_url=None, redoc_url=None, openapi_url=None)
-
 
 class ServingError(ApprenticeError):
     """The server did not come up."""
 
 
-@api.exception_handler(ChatError)
-async def _refused(_: Request, error: ChatError) -> Response:
-    return JSONResponse(error.body(), error.status)
-
-
-@api.exception_handler(HTTPException)
-async def _no_route(request: Request, error: HTTPException) -> Response:
-    told = (
-        f"{error.detail}: {request.method} {request.url.path}; there are /v1/chat/completions, /v1/models and /health"
-    )
-    return JSONResponse(ChatError(told, status=error.status_code, code=None).body(), error.status_code)
-
-
-@api.exception_handler(Exception)
-async def _failed(_: Request, error: Exception) -> Response:
-    return JSONResponse(_unavailable(error).body(), 503)
-
-
-def _unavailable(error: BaseException) -> ChatError:
-    told = (str(error).strip().splitlines() or [""])[-1]
-    return ChatError(f"no answer: {type(error).__name__}: {told[:200]}", status=503, code="engine_unavailable")
-
-
-class Engine:
+class EngineReplica(ChatEngine):
     """The replica with the weights."""
 
     def __init__(
@@ -72,87 +47,36 @@ class Engine:
         from rl.serving.policies import LocalPolicy  # torch: here and nowhere else in this app
 
         policy = LocalPolicy(model_id, checkpoint, version=_version(Path(checkpoint)))()
-        self._chat = ChatServer(policy, format, specs, sampling=sampling)
+        super().__init__(ChatServer(policy, format, specs, sampling=sampling))
+
+
+class EngineHandle:
+    """The engine's replica, from another process."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self._handle = handle
+        self._streaming = handle.options(stream=True)
 
     async def ready(self) -> int:
-        """The version of the weights."""
-        return self._chat.policy.version
+        return await self._handle.ready.remote()
 
-    async def complete(self, chat: ChatRequest) -> tuple[int, dict[str, Any]]:
-        """HTTP status and body."""
-        try:
-            return 200, await self._chat.complete(chat)
-        except ChatError as error:
-            return error.status, error.body()
+    async def complete(self, chat: ChatRequest) -> Answer:
+        return await self._handle.complete.remote(chat)
 
-    async def stream(self, chat: ChatRequest) -> AsyncIterator[tuple[int, dict[str, Any]]]:
-        """Chunks, each with status 200; an error is the last of them."""
-        try:
-            async for chunk in self._chat.stream(chat):
-                yield 200, chunk
-        except ChatError as error:
-            yield error.status, error.body()
+    def stream(self, chat: ChatRequest) -> AsyncIterator[Answer]:
+        return self._streaming.stream.remote(chat)
 
 
-@serve.ingress(api)
+@serve.ingress()
 class Ingress:
-    """Speaks HTTP: reads and refuses requests, and passes on what the engine says."""
+    """The replica that speaks HTTP; it reads and refuses requests, and has no weights."""
 
-    def __init__(self, engine: DeploymentHandle, model_id: str, tools: Sequence[dict[str, Any]], created: int) -> None:
-        self._engine = engine
-        self._model = {
-            "id": model_id,
-            "object": "model",
-            "created": created,
-            "owned_by": APP,
-            "tools": list(tools),
-        }
+    def __init__(self, engine: DeploymentHandle, model: Mapping[str, Any]) -> None:
+        self._engine = EngineHandle(engine)
+        self._model = model
 
-    @api.get("/health")
-    async def health(self) -> Response:
-        """Whether the engine answers."""
-        return JSONResponse({"status": "ok", "version": await self._engine.ready.remote()})
-
-    @api.get("/v1/models")
-    async def models(self) -> Response:
-        """The model, and the tools that it was trained with as entries of a request's ``tools``."""
-        return JSONResponse({"object": "list", "data": [self._model]})
-
-    @api.get("/v1/models/{name:path}")
-    async def model(self, name: str) -> Response:
-        if name != self._model["id"]:
-            raise unknown_model(name, self._model["id"])
-        return JSONResponse(self._model)
-
-    @api.post("/v1/chat/completions")
-    async def chat(self, http: Request) -> Response:
-        chat = read(await http.body(), self._model["id"])
-        if not chat.stream:
-            status, body = await self._engine.complete.remote(chat)
-            return JSONResponse(body, status)
-        chunks = self._engine.options(stream=True).stream.remote(chat)
-        status, first = await anext(chunks)
-        if status != 200:
-            return JSONResponse(first, status)
-        return StreamingResponse(_events(first, chunks), media_type="text/event-stream")
-
-
-async def _events(first: dict[str, Any], chunks: AsyncIterator[tuple[int, dict[str, Any]]]) -> AsyncIterator[str]:
-    """Server-sent events; a stream that fails ends with the error in place of ``[DONE]``."""
-    yield _event(first)
-    try:
-        async for status, chunk in chunks:
-            yield _event(chunk)
-            if status != 200:
-                return
-    except Exception as error:
-        yield _event(_unavailable(error).body())
-        return
-    yield "data: [DONE]\n\n"
-
-
-def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        return build_api(self._engine, self._model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +90,7 @@ class Server:
     def stop(self) -> None:
         """Stop serving, and Ray with it where it was started for this."""
         try:
-            if self.cluster.local:
-                serve.shutdown()
-            else:
-                serve.delete(APP)
+            serve.delete(APP)
         finally:
             self.cluster.stop()
 
@@ -187,7 +108,7 @@ def serve_run(
     dashboard: bool = False,
     blocking: bool = True,
 ) -> Server:
-    """Serve a checkpoint until Ctrl-C.
+    """Serve a checkpoint until Ctrl-C, or until the process is told to end.
 
     Args:
         checkpoint: a model directory.
@@ -214,6 +135,7 @@ def serve_run(
     try:
         _deploy(checkpoint.resolve(), model_id, format, catalog, sampling, host, port)
         if blocking:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             print(f"{model_id} listens at {server.url} (OpenAI chat completions); Ctrl-C stops it", flush=True)
             threading.Event().wait()
     except KeyboardInterrupt:
@@ -230,18 +152,23 @@ def _deploy(
     options = {
         "max_ongoing_requests": _MAX_ONGOING,
         "max_constructor_retry_count": 1,
+        "graceful_shutdown_wait_loop_s": 0.1,
         "logging_config": LoggingConfig(enable_access_log=False),
     }
     gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
     specs = catalog.specs()
-    engine = serve.deployment(Engine, ray_actor_options={"num_cpus": 1, "num_gpus": gpus}, **options).bind(
+    needs = {"num_cpus": 1, "num_gpus": gpus}
+    engine = serve.deployment(EngineReplica, name="Engine", ray_actor_options=needs, **options).bind(
         str(checkpoint), model_id, format, specs, sampling
     )
-    created = int((checkpoint / "config.json").stat().st_mtime)
-    tools = [spec.as_openai() for spec in specs]
-    ingress = serve.deployment(Ingress, ray_actor_options={"num_cpus": 0}, **options).bind(
-        engine, model_id, tools, created
-    )
+    model = {
+        "id": model_id,
+        "object": "model",
+        "created": int((checkpoint / "config.json").stat().st_mtime),
+        "owned_by": APP,
+        "tools": [spec.as_openai() for spec in specs],
+    }
+    ingress = serve.deployment(Ingress, ray_actor_options={"num_cpus": 0}, **options).bind(engine, model)
     serve.start(http_options={"host": host, "port": port}, logging_config=LoggingConfig(enable_access_log=False))
     try:
         serve.run(ingress, name=APP, route_prefix="/")
@@ -259,7 +186,7 @@ def _cause(error: Exception) -> str:
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         told = [line for line in lines if "Error" in line.split(":")[0]]
         if told:
-            return told[-1][:500]
+            return told[-1].removeprefix("executors.errors.")[:500]
     return str(error)[:500]
 
 

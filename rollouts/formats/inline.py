@@ -24,7 +24,7 @@ class InlineFormat:
     """``tool(arguments)->observation``. A tool of one parameter takes the text between the brackets as it is."""
 
     name = "inline"
-    stop = (END_OF_CALL,)
+    stop: tuple[str, ...] = (END_OF_CALL,)
 
     def __init__(self, instruction: str = "") -> None:
         """

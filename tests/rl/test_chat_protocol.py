@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+import httpx2
+import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
@@ -10,6 +12,7 @@ from executors.catalog import Catalog
 from executors.tool import tool
 from executors.tools.calculator import calculator
 from rl.serving.chat import ChatServer
+from rl.serving.http import ChatEngine, build_api
 from rl.serving.protocol import ChatError, ask, read
 from rollouts.formats.inline import InlineFormat
 from rollouts.policy import PolicyUnavailableError, PromptTooLongError, Request, ScriptedPolicy
@@ -329,3 +332,60 @@ async def test_stream_that_nobody_reads_any_more_releases_its_session():
     await anext(chunks)
     await chunks.aclose()
     assert policy.released == [policy.requests[0].session]
+
+
+def client(policy: ScriptedPolicy) -> openai.AsyncOpenAI:
+    """The official client, in front of the routes."""
+    engine = ChatEngine(ChatServer(policy, InlineFormat(), CATALOG.specs()))
+    api = build_api(engine, {"id": MODEL, "object": "model", "created": 0, "owned_by": "test"})
+    transport = httpx2.ASGITransport(api, raise_app_exceptions=False)
+    http = httpx2.AsyncClient(transport=transport, base_url="http://test/v1")
+    return openai.AsyncOpenAI(base_url="http://test/v1", api_key="none", http_client=http, max_retries=0)
+
+
+async def test_official_client_lists_asks_and_streams():
+    async with client(TypingPolicy("Answer: 5")) as official:
+        assert [model.id async for model in official.models.list()] == [MODEL]
+        assert (await official.models.retrieve(MODEL)).owned_by == "test"
+        reply = await official.chat.completions.create(model=MODEL, messages=[QUESTION])
+        assert reply.choices[0].message.content == "5"
+        stream = await official.chat.completions.create(model=MODEL, messages=[QUESTION], stream=True)
+        assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == "5"
+
+
+async def test_official_client_sees_its_own_errors():
+    async with client(TypingPolicy("Answer: 5")) as official:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await official.chat.completions.create(model=MODEL, messages=[QUESTION], presence_penalty=1)
+        assert caught.value.param == "presence_penalty"
+        with pytest.raises(openai.NotFoundError, match="no model 'other'"):
+            await official.chat.completions.create(model="other", messages=[QUESTION])
+        with pytest.raises(openai.NotFoundError, match="there are /v1/chat/completions"):
+            await official.completions.create(model=MODEL, prompt="2+3")
+
+
+async def test_engine_that_fails_is_a_server_error_in_the_same_shape():
+    async with client(BrokenPolicy(RuntimeError("out of memory"))) as official:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await official.chat.completions.create(model=MODEL, messages=[QUESTION])
+        assert (caught.value.code, caught.value.type) == ("engine_unavailable", "server_error")
+
+
+async def test_stream_that_breaks_ends_with_the_error_and_is_not_done():
+    class Breaking(TypingPolicy):
+        async def complete(self, request: Request) -> Completion:
+            request.on_text("Answer: 1 2")
+            await asyncio.sleep(0)
+            raise PolicyUnavailableError("the weights are gone")
+
+    async with client(Breaking()) as official:
+        stream = await official.chat.completions.create(model=MODEL, messages=[QUESTION], stream=True)
+        seen: list[str] = []
+
+        async def drain() -> None:
+            async for chunk in stream:
+                seen.append(chunk.choices[0].delta.content or "")
+
+        with pytest.raises(openai.APIError, match="the weights are gone"):
+            await drain()
+        assert "".join(seen) == "1 2"

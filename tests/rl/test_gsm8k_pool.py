@@ -7,8 +7,10 @@ from functools import partial
 
 import pytest
 
+from executors.catalog import Catalog
 from executors.errors import DataError
 from executors.executor import Executor
+from executors.tools.calculator import calculator
 from executors.types import MalformedCall, ToolCall
 from rewards.correctness import correctness
 from rewards.ranking import WeightedSum
@@ -124,21 +126,24 @@ def test_a_solution_is_cut_after_each_annotation_and_loses_what_the_tool_will_sa
     assert AnnotatedFormat.replies(solution) == replies
 
 
-def test_annotations_are_calls_and_what_resembles_them_is_malformed(pool):
-    format, specs = AnnotatedFormat(), pool.catalog.specs()
+def test_annotations_are_calls_and_what_resembles_them_is_malformed():
+    format, specs = AnnotatedFormat(), Catalog([calculator]).specs()
     call = ToolCall("calculator", {"expression": "16-3"})
     assert format.parse("so 16 - 3 = <<16-3>>", specs) == format.parse("<<16-3=12>>", specs) == call
     assert format.parse(format.write_call(call, specs), specs) == call
     assert all(isinstance(format.parse(text, specs), MalformedCall) for text in ("<<16-3", "<<>>", "16-3>>"))
     assert format.parse("A: 13", specs) is None
+    assert (format.forced("call", specs), format.forced("direct", specs)) == ("<<", "A: ")
     assert format.answer("Job A: 5 is less\nA: $1,300 \n") == "$1,300"
 
 
-def test_a_result_is_read_again_instead_of_what_the_author_wrote(pool):
+def test_a_result_is_read_again_instead_of_what_the_author_wrote():
     task = Task(id="1", prompt="?", answer="13", tools=("calculator",))
     policy = ScriptedPolicy("author", lambda _: AnnotatedFormat.replies("16 - 3 = <<16-3=12>>12 eggs\nA: 13"))
     config = WorkerConfig(
-        policies={"author": lambda: policy}, executor=partial(Executor, pool.catalog), format=AnnotatedFormat()
+        policies={"author": lambda: policy},
+        executor=partial(Executor, Catalog([calculator])),
+        format=AnnotatedFormat(),
     )
     source = Source(name="author", policy="author")
     (group,) = asyncio.run(RolloutWorker(config).play([task], [source], "test"))

@@ -89,14 +89,14 @@ class Arithmetic(Strict):
     """The embedded benchmark: how many questions of which levels."""
 
     kind: Literal["arithmetic"] = "arithmetic"
-    demonstrations: int = Field(20_000, gt=0)
+    demonstrations: int = Field(default=20_000, gt=0)
     """Training questions that behaviour cloning imitates."""
     demonstration_mix: dict[Level, float] = dict(EVALUATION_MIX)
     """Share of each level among them."""
-    train: int = Field(4608, gt=0)
+    train: int = Field(default=4608, gt=0)
     """Training questions to improve on."""
-    validation: int = Field(200, gt=0)
-    test: int = Field(700, gt=0)
+    validation: int = Field(default=200, gt=0)
+    test: int = Field(default=700, gt=0)
     mix: dict[Level, float] = dict(EVALUATION_MIX)
     """Share of each level in the train, validation and test questions."""
 

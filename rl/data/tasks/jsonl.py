@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from executors.catalog import Catalog, load_tool
-from executors.errors import DataError
+from executors.errors import DataError, UnknownToolError
+from executors.executor import Executor
 from executors.types import ToolCall
 from rl.config import Strict
 from rl.data.tasks.benchmark import Benchmark
@@ -31,8 +32,8 @@ class JsonLines(Strict):
     """Built-ins by name, or ``package.module:function``."""
     skip_bad_rows: bool = False
     """Whether rows that cannot be used are left out (counted and reported) rather than an error."""
-    validation_share: float = Field(0.1, gt=0, lt=0.5)
-    test_share: float = Field(0.2, gt=0, lt=0.5)
+    validation_share: float = Field(default=0.1, gt=0, lt=0.5)
+    test_share: float = Field(default=0.2, gt=0, lt=0.5)
 
     def load(self, seed: int) -> Benchmark:
         """Read the file.
@@ -83,13 +84,14 @@ def read_tasks(path: Path, catalog: Catalog) -> tuple[list[Task], list[str]]:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}; tasks.path names a file of JSON lines") from error
+    executor = Executor(catalog)
     tasks: dict[str, Task] = {}
     rejected: list[str] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            task = _task(json.loads(line), number, catalog)
+            task = _task(json.loads(line), number, executor)
             if task.id in tasks:
                 raise ValueError(f"its id {task.id!r} stands on another row too")
             tasks[task.id] = task
@@ -98,7 +100,7 @@ def read_tasks(path: Path, catalog: Catalog) -> tuple[list[Task], list[str]]:
     return list(tasks.values()), rejected
 
 
-def _task(row: Any, number: int, catalog: Catalog) -> Task:
+def _task(row: Any, number: int, executor: Executor) -> Task:
     if not isinstance(row, dict):
         raise ValueError(f"a row is an object, not a {type(row).__name__}")
     prompt = next((row[key] for key in ("prompt", "question", "input") if row.get(key)), None)
@@ -106,7 +108,7 @@ def _task(row: Any, number: int, catalog: Catalog) -> Task:
         raise ValueError(f"no prompt (it has {', '.join(row) or 'nothing'})")
     answers = row.get("answer")
     answers = answers if isinstance(answers, list) else [] if answers is None or answers == "" else [answers]
-    gold = _call(row["call"], catalog) if row.get("call") else None
+    gold = _call(row["call"], executor) if row.get("call") else None
     if not answers and gold is None:
         raise ValueError("no answer")
     return Task(
@@ -114,15 +116,24 @@ def _task(row: Any, number: int, catalog: Catalog) -> Task:
         prompt=prompt,
         answer=str(answers[0]) if answers else None,
         aliases=tuple(str(answer) for answer in answers[1:]),
-        tools=catalog.names,
+        tools=executor.catalog.names,
         gold=gold,
         labels={"level": str(row["level"])} if "level" in row else {},
     )
 
 
-def _call(call: Any, catalog: Catalog) -> ToolCall:
-    if not isinstance(call, dict) or not isinstance(call.get("tool"), str) or "arguments" not in call:
+def _call(call: Any, executor: Executor) -> ToolCall:
+    if (
+        not isinstance(call, dict)
+        or not isinstance(call.get("tool"), str)
+        or not isinstance(call.get("arguments"), dict)
+    ):
         raise ValueError('a call reads {"tool": name, "arguments": {...}}')
-    if call["tool"] not in catalog:
-        raise ValueError(f"its call names {call['tool']!r}, and the tools are {', '.join(catalog.names)}")
-    return ToolCall(call["tool"], dict(call["arguments"]))
+    made = ToolCall(call["tool"], dict(call["arguments"]))
+    try:
+        problem = executor.problem(made)
+    except UnknownToolError as error:
+        problem = str(error)
+    if problem:
+        raise ValueError(f"its call: {problem}")
+    return made

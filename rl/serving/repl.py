@@ -1,0 +1,99 @@
+"""A conversation in the terminal: each question is one episode, its calls really executed."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from executors.catalog import Catalog
+from executors.executor import Executor
+from executors.types import MalformedCall, ToolCall
+from rl.serving.chat import REPLY
+from rl.serving.policies import LocalPolicy
+from rollouts.episode import play
+from rollouts.formats import Format
+from rollouts.policy import Policy, Source
+from rollouts.types import Episode, Sampling, Task, Turn
+
+
+def chat(
+    checkpoint: Path,
+    format: Format,
+    catalog: Catalog,
+    *,
+    sampling: Sampling = REPLY,
+    max_turns: int = 4,
+    console: Console | None = None,
+) -> None:
+    """Answer questions from standard input until it ends, or until Ctrl-C.
+
+    Args:
+        checkpoint: a model directory.
+        format: that the policy was trained to read and write.
+        catalog: its tools, which are run here.
+        sampling: of replies.
+        max_turns: calls after which a question is given up.
+        console: where to write.
+
+    Raises:
+        DataError: the directory holds no model.
+    """
+    converse(
+        LocalPolicy(checkpoint.name, str(checkpoint))(),
+        format,
+        Executor(catalog),
+        sampling=sampling,
+        max_turns=max_turns,
+        console=console or Console(),
+    )
+
+
+def converse(
+    policy: Policy, format: Format, executor: Executor, *, sampling: Sampling, max_turns: int, console: Console
+) -> None:
+    """As ``chat``, with any policy."""
+    console.print(f"Tools: {', '.join(executor.catalog.names)}. Each question stands alone; Ctrl-D ends.")
+    source = Source(name="chat", policy=policy.name, sampling=sampling)
+    with asyncio.Runner() as runner:
+        asked = 0
+        while True:
+            try:
+                question = console.input("[bold]? [/]").strip()
+                if not question:
+                    continue
+                if not sys.stdin.isatty():
+                    console.print(escape(question))
+                task = Task(id=f"chat-{asked}", prompt=question, tools=executor.catalog.names)
+                attempt = play(task, policy, executor, format, source=source, seed=asked, max_turns=max_turns)
+                _show(runner.run(attempt), console)
+                asked += 1
+            except (EOFError, KeyboardInterrupt):
+                console.print()
+                return
+
+
+def _show(episode: Episode, console: Console) -> None:
+    for turn in episode.turns:
+        if turn.call is not None:
+            _show_call(turn, turn.call, console)
+    if episode.answer is not None:
+        cut = " [yellow](cut at the length limit)[/]" if episode.stop == "token_limit" else ""
+        console.print(f"  [green]{escape(episode.answer)}[/]{cut}")
+    elif episode.stop == "failed":
+        console.print(f"  [red]failed: {escape(episode.error)}[/]")
+    else:
+        limit = "a reply was cut" if episode.stop == "token_limit" else f"{len(episode.calls)} calls were made"
+        console.print(f"  [yellow]no answer: {limit}[/]")
+
+
+def _show_call(turn: Turn, call: ToolCall | MalformedCall, console: Console) -> None:
+    if isinstance(call, MalformedCall):
+        console.print(f"  [red]malformed call[/] {escape(call.text)}")
+    else:
+        arguments = ", ".join(f"{key}={value!r}" for key, value in call.arguments.items())
+        console.print(f"  [cyan]{escape(call.tool)}[/]({escape(arguments)})")
+    if turn.observation is not None:
+        status = "" if turn.observation.ok else f"[red]{turn.observation.status}[/] "
+        console.print(f"  -> {status}{escape(turn.observation.content)}")

@@ -1,0 +1,188 @@
+"""The parts that run on Ray, on one small cluster: the Hub, the learner's ranks, the rollout pool."""
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import pytest
+
+from executors.catalog import Catalog
+from executors.executor import Executor
+from executors.tools.calculator import calculator
+from rl import remote
+from rl.learner import checkpoint
+from rl.learner.learner import Learner, Stage, weights_of
+from rl.learner.optimiser import OptimiserConfig
+from rl.learner.remote import Hub, LearnerConfig, RemoteLearner, Start
+from rl.learner.work import Work, epochs
+from rl.losses.objective import Rrhf
+from rl.models.load import load_model
+from rl.models.tiny import build_model, build_tokenizer
+from rollouts.formats.inline import InlineFormat
+from rollouts.policy import ScriptedPolicy, Source
+from rollouts.remote import RolloutPool, RolloutsFailedError
+from rollouts.types import Task
+from rollouts.worker import WorkerConfig
+from tests.rl.test_learner import some_examples
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    started = remote.start_local(num_cpus=8, object_store_mib=100, logs=tmp_path_factory.mktemp("logs"))
+    yield started
+    started.stop()
+
+
+def work(step: int, **fields) -> Work:
+    stage = Stage(name="s", objective=Rrhf(), optimiser=OptimiserConfig(lr=1e-3, muon_lr=1e-2), steps=12)
+    return Work(step=step, stage=stage, stage_step=step, examples=(), **fields)
+
+
+def test_the_hub_gives_a_restarted_learner_the_same_steps_again():
+    async def scenario():
+        hub = Hub(Start("c0", 0), bound=100)
+        assert await hub.put([work(i) for i in range(6)])
+        assert [w.step for w in await hub.take(0, 4)] == [0, 1, 2, 3]
+        assert await hub.start() == Start("c0", 0)
+        assert [w.step for w in await hub.take(0, 4)] == [0, 1, 2, 3]
+        await hub.saved(Start("c4", 4))
+        assert await hub.start() == Start("c4", 4)
+        assert [w.step for w in await hub.take(4, 9)] == [4, 5]
+        await hub.close()
+        assert await hub.take(6, 1) is None
+
+    asyncio.run(scenario())
+
+
+def test_the_hub_holds_back_who_brings_more_than_its_bound(monkeypatch):
+    async def scenario():
+        hub = Hub(Start("c0", 0), bound=4)
+        assert await hub.put([work(i) for i in range(4)])
+        waiting = asyncio.ensure_future(hub.put([work(4)]))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await hub.take(0, 1)
+        assert await waiting
+
+    asyncio.run(scenario())
+
+
+def test_a_repeated_steps_report_is_counted_once():
+    async def scenario():
+        hub = Hub(Start("c0", 0), bound=4)
+        await hub.report({0: {"loss": 1.0}, 1: {"loss": 2.0}})
+        await hub.report({1: {"loss": 2.0}})
+        assert await hub.reports(9) == {0: {"loss": 1.0}, 1: {"loss": 2.0}}
+        assert await hub.reports(9) == {}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.slow
+def test_two_ranks_learn_as_one_and_a_killed_rank_loses_nothing(cluster, tmp_path):
+    stage = work(0).stage
+    batches = list(epochs(some_examples(30), 6, stage.steps, seed=0))
+    tokenizer = build_tokenizer(["a b c"], vocab_size=300)
+    start = checkpoint.save(tmp_path / "checkpoints", 0, build_model(300, seed=5), tokenizer, {"stage": None})
+
+    alone = Learner(load_model(start), pad_id=0)
+    alone.begin(stage)
+    for step, batch in enumerate(batches):
+        alone.step(batch, step)
+
+    config = LearnerConfig(
+        workers=2, folder=str(tmp_path / "checkpoints"), storage=str(tmp_path / "train"), name="twins"
+    )
+    learner = RemoteLearner(config, Start(str(start), 0), bound=100)
+
+    def put(first, last):
+        learner.put(
+            [
+                Work(
+                    step=step,
+                    stage=stage,
+                    stage_step=step,
+                    examples=batches[step],
+                    save=step in (5, stage.steps - 1),
+                    publish=step,
+                )
+                for step in range(first, last)
+            ]
+        )
+
+    put(0, 8)
+    learner.snapshot(7)  # past the checkpoint at 6: killing now costs steps 6 and 7
+    ours = psutil.Process().children(recursive=True)
+    victim = next(process for process in ours if "RayTrainWorker" in " ".join(process.cmdline()))
+    os.kill(victim.pid, signal.SIGKILL)
+    put(8, stage.steps)
+    final = learner.wait_saved(stage.steps)
+    learner.close()
+    reports = learner.reports(stage.steps)
+    learner.join(60)
+
+    assert sorted(reports) == list(range(stage.steps))
+    expected = weights_of(alone.model)
+    for name, value in weights_of(load_model(tmp_path / "checkpoints" / f"step-{final.step}")).items():
+        assert np.allclose(value, expected[name], atol=2e-4), name
+
+
+@dataclass(frozen=True)
+class Fragile:
+    """Kills its own process on one task, as often as there are files to take."""
+
+    folder: str
+
+    def __call__(self) -> ScriptedPolicy:
+        return ScriptedPolicy("live", self._script)
+
+    def _script(self, task):
+        if task.id == "t3":
+            for bomb in os.listdir(self.folder):
+                os.unlink(os.path.join(self.folder, bomb))
+                os.kill(os.getpid(), signal.SIGKILL)
+        return [f"calculator({task.answer}+0)->", f"Answer: {task.answer}"]
+
+
+@dataclass(frozen=True)
+class CalculatorExecutor:
+    def __call__(self) -> Executor:
+        return Executor(Catalog([calculator]))
+
+
+def pool(folder, **options) -> RolloutPool:
+    config = WorkerConfig(policies={"live": Fragile(str(folder))}, executor=CalculatorExecutor(), format=InlineFormat())
+    return RolloutPool(config, **options)
+
+
+TASKS = [Task(id=f"t{i}", prompt=f"{i}?", answer=str(i), tools=("calculator",)) for i in range(8)]
+SOURCES = [Source(name="own", policy="live", count=2)]
+
+
+def test_a_dead_workers_tasks_are_played_again_with_the_same_outcome(cluster, tmp_path):
+    whole = pool(tmp_path, workers=2)
+    expected = whole.play(TASKS, SOURCES, "r")
+    assert whole.deaths == 0
+    (tmp_path / "bomb").touch()
+    groups = whole.play(TASKS, SOURCES, "r")
+    assert whole.deaths == 1
+    assert [group.task.id for group in groups] == [task.id for task in TASKS]
+    assert [[e.seed for e in group.episodes] for group in groups] == [
+        [e.seed for e in group.episodes] for group in expected
+    ]
+    assert all(episode.answer == group.task.answer for group in groups for episode in group.episodes)
+    whole.stop()
+
+
+def test_tasks_that_kill_every_worker_end_the_run_with_the_cause(cluster, tmp_path):
+    for bomb in range(9):
+        (tmp_path / f"bomb{bomb}").touch()
+    doomed = pool(tmp_path, workers=1, max_deaths=1)
+    with pytest.raises(RolloutsFailedError, match="died 2 times over the same 8 tasks"):
+        doomed.play(TASKS, SOURCES, "r")
+    doomed.stop()

@@ -1,0 +1,160 @@
+"""The Ray Serve app over real HTTP, asked by the official client."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from executors.errors import ConfigError, DataError
+from rl import remote
+from rl.serving.app import Server, ServingError, serve_run
+from tests.rl.overfitted import ANSWERS, CATALOG, COUNT, FORMAT, GREETING, SUM, write_checkpoint
+
+pytestmark = pytest.mark.ray
+
+MODEL = "by-heart"
+TOOLS = [spec.as_openai() for spec in CATALOG.specs()]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    logs = tmp_path_factory.mktemp("logs")
+    server = serve_run(checkpoint, MODEL, FORMAT, CATALOG, port=free_port(), logs=logs, blocking=False)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0, timeout=60) as client:
+        yield client
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def asked(question: str) -> dict[str, str]:
+    return {"role": "user", "content": question}
+
+
+def test_replica_that_cannot_load_its_model_says_why(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ServingError, match=rf"DataError: the model in {tmp_path} cannot be loaded"):
+        serve_run(tmp_path, MODEL, FORMAT, CATALOG, port=free_port(), blocking=False)
+
+
+def test_models_are_listed_with_their_tools(client):
+    (model,) = client.models.list().data
+    assert (model.id, model.tools) == (MODEL, TOOLS)
+
+
+def test_call_and_its_result_lead_to_the_answer(client):
+    reply = client.chat.completions.create(model=MODEL, messages=[asked(SUM)], tools=TOOLS)
+    choice = reply.choices[0]
+    assert choice.finish_reason == "tool_calls"
+    (call,) = choice.message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("calculator", {"expression": "2+3"})
+    result = {"role": "tool", "tool_call_id": call.id, "content": "5"}
+    final = client.chat.completions.create(model=MODEL, messages=[asked(SUM), choice.message, result], tools=TOOLS)
+    assert (final.choices[0].message.content, final.choices[0].finish_reason) == (ANSWERS[SUM], "stop")
+    assert final.usage.prompt_tokens > reply.usage.prompt_tokens > 0
+    assert final.system_fingerprint == "v120"
+
+
+def test_answer_streams_in_several_deltas(client):
+    stream = client.chat.completions.create(
+        model=MODEL, messages=[asked(COUNT)], tools=TOOLS, stream=True, stream_options={"include_usage": True}
+    )
+    *chunks, usage = list(stream)
+    contents = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices[0].delta.content]
+    assert "".join(contents) == ANSWERS[COUNT]
+    assert len(contents) > 3
+    assert chunks[-1].choices[0].finish_reason == "stop"
+    assert usage.usage.completion_tokens > 10
+
+
+def test_call_streams_as_tool_calls_and_never_as_content(client):
+    chunks = list(client.chat.completions.create(model=MODEL, messages=[asked(SUM)], tools=TOOLS, stream=True))
+    calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or []]
+    assert [call.function.name for call in calls] == ["calculator"]
+    assert not any(chunk.choices[0].delta.content for chunk in chunks)
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+def test_requests_at_once_are_answered_each_for_itself(client):
+    import concurrent.futures
+
+    questions = [SUM, COUNT, GREETING] * 8
+
+    def ask(question: str) -> str:
+        message = client.chat.completions.create(model=MODEL, messages=[asked(question)], tools=TOOLS)
+        return message.choices[0].message.content or "a call"
+
+    with concurrent.futures.ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(ask, questions))
+    assert answers == ["a call", ANSWERS[COUNT], ANSWERS[GREETING]] * 8
+
+
+def test_tool_choice_is_honoured(client):
+    direct = client.chat.completions.create(model=MODEL, messages=[asked(SUM)], tools=TOOLS, tool_choice="none")
+    assert direct.choices[0].message.tool_calls is None
+    called = client.chat.completions.create(model=MODEL, messages=[asked(COUNT)], tools=TOOLS, tool_choice="required")
+    assert called.choices[0].message.apprentice["reply"].startswith("calculator(")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_field_that_is_not_supported_is_a_bad_request_that_names_it(client, stream):
+    with pytest.raises(openai.BadRequestError, match="'logit_bias' is not supported") as caught:
+        client.chat.completions.create(model=MODEL, messages=[asked(SUM)], logit_bias={"5": 1}, stream=stream)
+    assert (caught.value.param, caught.value.code) == ("logit_bias", "unsupported_parameter")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_prompt_that_is_too_long_is_a_bad_request(client, stream):
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=MODEL, messages=[asked("1 " * 200)], stream=stream)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_unknown_model_is_not_found(client):
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(model="another", messages=[asked(SUM)])
+    assert caught.value.code == "model_not_found"
+
+
+def test_health_says_which_weights_answer(client, server):
+    health = client.get(f"{server.url.removesuffix('/v1')}/health", cast_to=object)
+    assert health == {"status": "ok", "version": 120}
+
+
+def test_cluster_asks_for_a_token_that_nobody_else_can_read(server):
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert server.cluster.token.stat().st_mode & 0o777 == 0o600
+
+
+def test_port_in_use_is_a_config_error_before_ray_starts(checkpoint, monkeypatch):
+    monkeypatch.setattr(remote, "start", lambda **_: pytest.fail("Ray was started"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"127.0.0.1:{port} .*in use.*--port {port + 1}"):
+            serve_run(checkpoint, MODEL, FORMAT, CATALOG, port=port, blocking=False)
+
+
+def test_folder_without_a_model_is_a_data_error_before_ray_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "start", lambda **_: pytest.fail("Ray was started"))
+    with pytest.raises(DataError, match="it has no config"):
+        serve_run(tmp_path, MODEL, FORMAT, CATALOG, port=free_port(), blocking=False)

@@ -1,0 +1,135 @@
+import asyncio
+
+from executors.catalog import Catalog
+from executors.executor import Executor
+from executors.tool import tool
+from executors.tools.calculator import calculator
+from executors.types import MalformedCall, ToolCall
+from rollouts.episode import play
+from rollouts.formats.inline import AnnotatedFormat, InlineFormat
+from rollouts.policy import PolicyUnavailableError, Request, ScriptedPolicy, Source
+from rollouts.types import Completion, Task
+
+TASK = Task(id="t", prompt="What is 6 times 7?", answer="42", tools=("calculator",))
+
+
+def attempt(replies, executor, **options):
+    policy = ScriptedPolicy("scripted", lambda task: replies)
+    return asyncio.run(play(TASK, policy, executor, InlineFormat(), **options))
+
+
+def test_a_direct_answer_is_one_turn(executor):
+    episode = attempt(["Answer: 42"], executor)
+    assert (episode.answer, episode.stop, len(episode.turns), episode.called) == ("42", "answer", 1, False)
+
+
+def test_a_call_is_run_and_its_observation_read(executor):
+    episode = attempt(["calculator(6*7)->", "Answer: 42"], executor)
+    assert episode.turns[0].call == ToolCall("calculator", {"expression": "6*7"})
+    assert episode.turns[0].observation.content == "42"
+    assert (episode.answer, episode.stop) == ("42", "answer")
+
+
+def test_the_three_ways_of_going_wrong_stay_apart(executor):
+    none = attempt(["forty-two"], executor)
+    malformed = attempt(["calculator(6*7", "Answer: 42"], executor)
+    failed = attempt(["calculator(6/0)->", "Answer: 42"], executor)
+    assert (none.called, none.malformed) == (False, False)
+    assert (malformed.called, malformed.malformed) == (True, True)
+    assert malformed.observations[0].status == "bad_call"
+    assert (failed.called, failed.malformed) == (True, False)
+    assert failed.observations[0].status == "tool_error"
+
+
+def test_an_unknown_tool_is_a_well_formed_call_that_failed(executor):
+    episode = attempt(["oracle(6*7)->", "Answer: 42"], executor)
+    assert isinstance(episode.turns[0].call, ToolCall)
+    assert "closest: calculator" in episode.observations[0].content
+
+
+def test_calls_end_at_the_turn_limit(executor):
+    episode = attempt(["calculator(1)->"] * 9, executor, max_turns=3)
+    assert (episode.stop, len(episode.turns), episode.answer) == ("turn_limit", 3, None)
+
+
+def test_a_policy_that_cannot_be_reached_makes_a_failed_episode_not_a_crash(executor):
+    def away(task):
+        raise PolicyUnavailableError("the endpoint is down")
+
+    policy = ScriptedPolicy("remote", away)
+    episode = asyncio.run(play(TASK, policy, executor, InlineFormat()))
+    assert (episode.stop, episode.error) == ("failed", "the endpoint is down")
+
+
+def test_every_reply_extends_what_was_read_before(executor):
+    seen: list[Request] = []
+
+    class Watcher(ScriptedPolicy):
+        async def complete(self, request):
+            seen.append(request)
+            return await super().complete(request)
+
+    policy = Watcher("w", lambda task: ["calculator(6*7)->", "Answer: 42"])
+    asyncio.run(play(TASK, policy, executor, InlineFormat()))
+    first, second = seen
+    assert second.segments[: len(first.segments)] == first.segments
+    assert isinstance(second.segments[1], Completion)
+    assert second.segments[2] == "42\n"
+    assert first.session == second.session
+    assert first.seed != second.seed
+
+
+def test_a_forced_reply_asks_for_its_prefix_in_the_first_turn_only(executor):
+    prefixes = []
+
+    class Watcher(ScriptedPolicy):
+        async def complete(self, request):
+            prefixes.append(request.prefix)
+            return await super().complete(request)
+
+    for force in ("call", "direct"):
+        policy = Watcher("w", lambda task: ["calculator(6*7)->", "Answer: 42"])
+        source = Source(name="s", policy="w", force=force)
+        asyncio.run(play(TASK, policy, executor, InlineFormat(), source=source))
+    assert prefixes == ["calculator(", "", "Answer: ", ""]
+
+
+def test_a_tool_of_several_parameters_is_written_and_read_back():
+    @tool
+    def convert(amount: float, unit: str) -> str:
+        """Convert."""
+        return f"{amount} {unit}"
+
+    specs = Catalog([convert]).specs()
+    call = ToolCall("convert", {"amount": 2.5, "unit": "it's"})
+    text = InlineFormat().write_call(call, specs)
+    assert InlineFormat().parse(text, specs) == call
+    assert InlineFormat().parse("convert(2.5, unit='m')->", specs) == ToolCall("convert", {"amount": 2.5, "unit": "m"})
+    assert isinstance(InlineFormat().parse("convert(2.5, unit=)->", specs), MalformedCall)
+    assert isinstance(InlineFormat().parse("convert(1, 2, 3)->", specs), MalformedCall)
+
+
+def test_a_tool_of_one_parameter_takes_the_text_between_the_brackets(executor):
+    specs = executor.catalog.specs()
+    assert InlineFormat().parse("calculator((12/60)*50)->", specs) == ToolCall(
+        "calculator", {"expression": "(12/60)*50"}
+    )
+    assert InlineFormat().parse("I calculate: calculator(1)->", specs) == ToolCall("calculator", {"expression": "1"})
+
+
+def test_an_annotated_solution_is_run_again_call_by_call():
+    solution = "She sells 16 - 3 = <<16-3=999>>13 eggs.\nThat is 13 * 2 = <<13*2=26>>26.\nA: 26"
+    replies = AnnotatedFormat.replies(solution)
+    assert replies == ("She sells 16 - 3 = <<16-3>>", " eggs.\nThat is 13 * 2 = <<13*2>>", ".\nA: 26")
+    policy = ScriptedPolicy("recorded", lambda task: replies)
+    executor = Executor(Catalog([calculator]))
+    episode = asyncio.run(play(TASK, policy, executor, AnnotatedFormat()))
+    assert [observation.content for observation in episode.observations] == ["13", "26"]
+    assert (episode.answer, episode.stop) == ("26", "answer")
+
+
+def test_an_annotation_that_is_never_closed_is_malformed():
+    replies = AnnotatedFormat.replies("So <<16-3 is 13.\nA: 13")
+    policy = ScriptedPolicy("recorded", lambda task: replies)
+    episode = asyncio.run(play(TASK, policy, Executor(Catalog([calculator])), AnnotatedFormat()))
+    assert episode.malformed
