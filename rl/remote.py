@@ -101,7 +101,7 @@ def start_local(
             include_dashboard=dashboard,
             log_to_driver=False,
             namespace=NAMESPACE,
-            _temp_dir=str(_folder()),
+            _temp_dir=str(_folder() / "ray"),  # which Ray opens to everybody
         )
     except Exception as error:
         ray.shutdown()

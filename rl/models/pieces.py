@@ -29,7 +29,8 @@ class Pieces:
     def append(self, text: bytes, ids: list[int]) -> bytes:
         """The text of ``ids``, given the text of all but the last of them."""
         if self._table is not None:
-            return text + self._table[ids[-1]]
+            known = ids[-1] < len(self._table)  # some models have more logits than their tokenizer has tokens
+            return text + self._table[ids[-1]] if known else text
         return str(self._tokenizer.decode(ids, skip_special_tokens=True)).encode()
 
 

@@ -64,7 +64,8 @@ class EngineHandle:
         return await self._handle.complete.remote(chat)
 
     def stream(self, chat: ChatRequest) -> AsyncIterator[Answer]:
-        return self._streaming.stream.remote(chat)
+        chunks: Any = self._streaming.stream.remote(chat)
+        return chunks
 
 
 @serve.ingress()
@@ -149,6 +150,7 @@ def serve_run(
 def _deploy(
     checkpoint: Path, model_id: str, format: Format, catalog: Catalog, sampling: Sampling, host: str, port: int
 ) -> None:
+    deployment: Any = serve.deployment
     options = {
         "max_ongoing_requests": _MAX_ONGOING,
         "max_constructor_retry_count": 1,
@@ -158,7 +160,7 @@ def _deploy(
     gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
     specs = catalog.specs()
     needs = {"num_cpus": 1, "num_gpus": gpus}
-    engine = serve.deployment(EngineReplica, name="Engine", ray_actor_options=needs, **options).bind(
+    engine = deployment(EngineReplica, name="Engine", ray_actor_options=needs, **options).bind(
         str(checkpoint), model_id, format, specs, sampling
     )
     model = {
@@ -168,7 +170,7 @@ def _deploy(
         "owned_by": APP,
         "tools": [spec.as_openai() for spec in specs],
     }
-    ingress = serve.deployment(Ingress, ray_actor_options={"num_cpus": 0}, **options).bind(engine, model)
+    ingress = deployment(Ingress, ray_actor_options={"num_cpus": 0}, **options).bind(engine, model)
     serve.start(http_options={"host": host, "port": port}, logging_config=LoggingConfig(enable_access_log=False))
     try:
         serve.run(ingress, name=APP, route_prefix="/")

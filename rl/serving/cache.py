@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -116,7 +116,8 @@ def _forward(
         use_cache=True,
         logits_to_keep=1,
     )
-    return output.logits[:, -1].float(), RowCache([(layer.keys, layer.values) for layer in cache.layers], mask)
+    layers: Any = cache.layers
+    return output.logits[:, -1].float(), RowCache([(layer.keys, layer.values) for layer in layers], mask)
 
 
 def _stack(past: Sequence[Parked | None], old: Sequence[int], width: int) -> list[tuple[Tensor, Tensor]]:

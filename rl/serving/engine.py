@@ -235,6 +235,7 @@ def _tell(row: _Row) -> None:
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    configured = getattr(model.generation_config, "eos_token_id", None)
+    configured: Any = getattr(model.generation_config, "eos_token_id", None)
     ends = set(configured if isinstance(configured, list) else [configured])
-    return {int(token) for token in ends | {tokenizer.eos_token_id} if token is not None}
+    own: Any = tokenizer.eos_token_id
+    return {int(token) for token in ends | {own} if token is not None}

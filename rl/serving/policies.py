@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ class LocalPolicy:
         if not torch.cuda.is_available():
             torch.set_num_threads(1)
         path = Path(self.path)
-        model = load_model(path)
+        model: Any = load_model(path)
         if torch.cuda.is_available():
             model = model.cuda()
         return TransformersPolicy(self.name, model, load_tokenizer(path), version=self.version)

@@ -61,6 +61,11 @@ def test_workers_inherit_the_environment_and_the_home_is_left_alone(cluster, hom
     assert ray.cluster_resources()["CPU"] == 2
 
 
+def test_nobody_else_can_read_or_replace_the_token(cluster):
+    assert cluster.token.stat().st_mode & 0o777 == 0o600
+    assert cluster.token.parent.stat().st_mode & 0o777 == 0o700
+
+
 def test_second_cluster_in_one_process_is_refused_and_the_first_lives_on(cluster):
     with pytest.raises(ClusterError, match="already"):
         start(num_cpus=1)

@@ -231,6 +231,13 @@ async def test_loaded_weights_are_copied_and_used(model, tokenizer):
     assert list(reply.token_ids) == generated(model, tokenizer, PROMPTS[:1], 16)[0]
 
 
+async def test_token_that_the_tokenizer_lacks_adds_no_text(tokenizer):
+    padded = build_model(len(tokenizer) + 4000, width=32, layers=1, heads=4, max_length=LIMIT, seed=5)
+    reply = await TransformersPolicy("padded", padded, tokenizer).complete(request(PROMPTS[0], temperature=2.0, seed=1))
+    assert max(reply.token_ids) >= len(tokenizer)
+    assert reply.finish == "length"
+
+
 async def test_weights_of_another_model_are_refused(policy):
     with pytest.raises(PolicyUnavailableError, match="differ in"):
         policy.load({"weight": np.zeros(1)}, 1)

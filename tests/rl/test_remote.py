@@ -39,7 +39,7 @@ def cluster(tmp_path_factory):
 
 
 def work(step: int, **fields) -> Work:
-    stage = Stage(name="s", objective=Rrhf(), optimiser=OptimiserConfig(lr=1e-3, muon_lr=1e-2), steps=12)
+    stage = Stage(name="s", objective=Rrhf(), optimiser=OptimiserConfig(kind="adamw", lr=1e-3), steps=12)
     return Work(step=step, stage=stage, stage_step=step, examples=(), **fields)
 
 
@@ -127,9 +127,11 @@ def test_two_ranks_learn_as_one_and_a_killed_rank_loses_nothing(cluster, tmp_pat
     learner.join(60)
 
     assert sorted(reports) == list(range(stage.steps))
-    expected = weights_of(alone.model)
+    expected, began = weights_of(alone.model), weights_of(load_model(start))
     for name, value in weights_of(load_model(tmp_path / "checkpoints" / f"step-{final.step}")).items():
-        assert np.allclose(value, expected[name], atol=2e-4), name
+        # AdamW makes full steps of gradients that are zero but for rounding: single entries differ, the whole does not
+        apart = np.linalg.norm(value - expected[name]) / np.linalg.norm(value - began[name])
+        assert apart < 0.01, (name, apart)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The command, end to end: a short run, killed and resumed; its figures, its report; the same as a submitted job."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -161,10 +163,12 @@ def test_a_run_is_not_started_over_another(killed_and_resumed):
 def test_a_submitted_job_trains_and_its_exit_code_is_the_runs(tmp_path):
     """``ray job submit --working-dir . -- python -m rl train ...`` against a running cluster."""
     port, dashboard = 6399, 8299
+    session = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # a short path: it holds sockets
     token = tmp_path / "token"
     token.write_text("0123456789abcdef" * 4)
     token.chmod(0o600)
     ours = environment(
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # as in an activated environment
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN_PATH=str(token),
         RAY_USAGE_STATS_ENABLED="0",
@@ -176,7 +180,7 @@ def test_a_submitted_job_trains_and_its_exit_code_is_the_runs(tmp_path):
             *(ray, "start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=true"),
             *(f"--port={port}", f"--dashboard-port={dashboard}", "--num-cpus=8", "--ray-client-server-port=20001"),
             *("--dashboard-agent-listen-port=52399", "--metrics-export-port=8298"),
-            *(f"--temp-dir={tmp_path / 'r'}", "--object-store-memory=200000000"),
+            *(f"--temp-dir={session}", "--object-store-memory=200000000"),
         ],
         env=ours,
         stdout=subprocess.DEVNULL,
@@ -199,9 +203,12 @@ def test_a_submitted_job_trains_and_its_exit_code_is_the_runs(tmp_path):
         assert wrong.returncode != 0
         assert "unknown key 'seeed'; did you mean 'seed'?" in wrong.stdout + wrong.stderr
     finally:
-        for member in [*psutil.Process(started.pid).children(recursive=True), started]:
-            member.kill()
+        family = psutil.Process(started.pid).children(recursive=True) if started.poll() is None else []
+        for member in [started, *family]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
         started.wait()
+        shutil.rmtree(session, ignore_errors=True)
 
 
 def _code(tmp_path: Path) -> Path:
