@@ -92,7 +92,8 @@ def serve(
     from rl.serving.app import serve_run
 
     trained = open_trained(run, checkpoint)
-    serve_run(trained.checkpoint, trained.name, trained.format, trained.catalog, host=host, port=port)
+    logs = trained.run.folder("logs").resolve()
+    serve_run(trained.checkpoint, trained.name, trained.format, trained.catalog, host=host, port=port, logs=logs)
 
 
 @app.command()
@@ -183,6 +184,8 @@ def _interrupt(*_: Any) -> None:
 def main() -> None:
     """Run the command; a user's mistake ends it with one paragraph and an exit code that says its kind."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # where a user's own tools are
     try:
         app()
     except ApprenticeError as error:

@@ -197,7 +197,7 @@ class TransformersPolicy:
             else:
                 _tell(row)
                 return False
-        if finish == "stop":
+        if finish != "end":
             segments = len(row.request.segments) + 1
             self._sessions[row.request.session] = _Session(segments, cache.parked(index), [last])
         row.future.set_result(

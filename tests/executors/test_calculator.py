@@ -1,9 +1,13 @@
+import json
+import os
 import time
+from pathlib import Path
 
 import pytest
 
 from executors.errors import ToolError
 from executors.tools.calculator import calculator
+from executors.types import ToolCall
 
 
 @pytest.mark.parametrize(
@@ -67,3 +71,20 @@ def test_the_error_says_what_was_wrong():
         calculator("10/0")
     with pytest.raises(ToolError, match="the exponent is over 256"):
         calculator("9**9**9")
+
+
+def hostile() -> list[dict[str, str]]:
+    path = Path(os.environ.get("APPRENTICE_DATA", "../shared/data")) / "hostile_calls.jsonl"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: the corpus of hostile calls is read in place")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    power = "2^10"  # the corpus refuses a caret; here it is a power, as TRICE writes it
+    return [r for r in rows if r["tool"] == "calculator" and r["must"] != "ok" and r["input"] != power]
+
+
+def test_hostile_expressions_are_refused_in_milliseconds(executor):
+    for row in hostile():
+        began = time.process_time()
+        observation = executor.run(ToolCall("calculator", {"expression": row["input"]}))
+        assert observation.status == "tool_error", (row, observation)
+        assert time.process_time() - began < 0.2, row
