@@ -1,6 +1,6 @@
 """The groups log: every ranked group of every round, on disk before anyone learns from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,10 @@ class RoundLog:
 
     def append(self, records: Sequence[RoundGroup]) -> None:
         self._log.append(records)
+
+    def all(self) -> Iterator[RoundGroup]:
+        """Every group, round by round."""
+        return (record for round in sorted(self._known) for record in self._known[round].values())
 
     def last(self) -> Sequence[RoundGroup]:
         """The groups of the last round."""

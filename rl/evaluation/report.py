@@ -11,7 +11,7 @@ from rl.run import Run
 from rollouts.store import Log
 from rollouts.types import Episode, Group
 
-_STATES = ("start", "final", "continued_cloning", "always_call", "always_direct")
+_STATES = ("start", "final", "last", "continued_cloning", "always_call", "always_direct")
 _CURVES = (
     ("validate", "utility", "Utility on validation tasks, by round", "round"),
     ("validate", "call_rate", "Call rate on validation tasks, by round", "round"),
@@ -34,7 +34,8 @@ def write_report(run: Run, summary: Mapping[str, Any]) -> None:
         "<p class=note>Each cell: the value and its 95% interval (2,000 resamples of the questions). "
         "<i>Decisions</i>: called exactly where the policy’s own greedy direct answer is wrong. <i>Needless</i>: calls "
         "among questions that need none. <i>Missed</i>: direct answers among those that need a call. "
-        "<i>Utility</i>: right minus the cost of a call.</p>",
+        "<i>Utility</i>: right minus the cost of a call. <i>Final</i> is the checkpoint that did best on the "
+        "validation tasks; <i>last</i> is that of the last round, where it is another.</p>",
         "<h2>What changed</h2>",
         _changes(summary, ordered),
         "<h2>Curves</h2>",
@@ -57,7 +58,7 @@ def _is_state(value: Any) -> bool:
 
 
 def _plain(summary: Mapping[str, Any]) -> list[str]:
-    return [key for key in ("seed", "groups", "rejected_rows", "cpu_seconds") if key in summary]
+    return [key for key in ("seed", "groups", "levels", "rejected_rows", "cpu_seconds") if key in summary]
 
 
 def _intro(summary: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import torch
 from executors.catalog import Catalog
 from executors.errors import ConfigError
 from executors.executor import Executor
-from rewards.ranking import GOLD
+from rewards.ranking import GOLD, level_counts
 from rewards.selectivity import LIVE
 from rewards.types import Candidate, RankedGroup, Reward
 from rl.data.examples import Encoder, Example
@@ -71,6 +71,8 @@ class Session:
         """By policy state (``start``, ``final``, baselines), its figures on the test tasks."""
         self.spent: dict[str, float] = {}
         """CPU-seconds by what they were spent on."""
+        self.levels: dict[str, Mapping[str, int]] = {}
+        """Candidates by their reward, of the groups that were learned from and of recorded ones that were held out."""
         self.format = config.format.build()
         self._open = contextlib.ExitStack()
         self._pool: RolloutPool | None = None
@@ -184,7 +186,9 @@ class Session:
         """
         measure = self.config.evaluation
         if isinstance(measure, PairRanking):
-            return rank_ratios(self._scorer(weights_of(load_model(path))), self._recorded(self.benchmark.test))
+            ranked = self._recorded(self.benchmark.test)
+            self.levels["test"] = level_counts(ranked)
+            return rank_ratios(self._scorer(weights_of(load_model(path))), self.encoder.examples(ranked))
         groups = evaluate(self.pool, self.benchmark.test, measure, self.run, name, snapshot_of(path, version))
         self._by_hand(name, measure, groups)
         return measure.ratios(groups)
@@ -194,7 +198,8 @@ class Session:
         measure = self.config.evaluation
         tasks = self.benchmark.validation
         if isinstance(measure, PairRanking):
-            ratios = rank_ratios(self._scorer(weights_in(snapshot)), self._recorded(tasks))
+            examples = self.encoder.examples(self._recorded(tasks))
+            ratios = rank_ratios(self._scorer(weights_in(snapshot)), examples)
         else:
             groups = self.pool.play(tasks, measure.sources()[:1], "validation", {LIVE: snapshot})
             ratios = measure.free_ratios(groups)
@@ -209,14 +214,14 @@ class Session:
                 parameters[name].copy_(torch.from_numpy(np.array(value)))
         return Learner(model, pad_id=pad_id(self.tokenizer))
 
-    def _recorded(self, tasks: Sequence[Task]) -> list[Example]:
+    def _recorded(self, tasks: Sequence[Task]) -> list[RankedGroup]:
         """The ranked recorded attempts at some tasks."""
         sources = [source.build() for source in self.config.sources if source.policy in self.benchmark.recordings]
         worker = RolloutWorker(
             self._worker_config({name: RecordedPolicy(name, r) for name, r in self.benchmark.recordings.items()})
         )
         groups = asyncio.run(worker.play(tasks, sources, "recorded"))
-        return self.encoder.examples(self.config.rewards.rank(group) for group in groups)
+        return [self.config.rewards.rank(group) for group in groups]
 
     def _by_hand(self, name: str, measure: Played, groups: Sequence[Group]) -> None:
         """Measure the baselines that take no training on the start's attempts."""

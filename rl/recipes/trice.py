@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from rl.data.rounds import FILE, RoundLog
 from rl.data.tasks.benchmark import Benchmark
 from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio, figures
@@ -21,7 +22,7 @@ from rl.recipes.parts import RecipeConfig
 from rl.recipes.session import Session
 from rl.run import Run
 
-_START, _FINAL, _CONTINUED = -1, -2, -3
+_START, _FINAL, _LAST, _CONTINUED = -1, -2, -3, -4
 """Versions of weights that the learner did not publish."""
 
 
@@ -44,7 +45,11 @@ def train(config: TriceConfig, benchmark: Benchmark, run: Run, progress: Progres
         continued = session.start_continued()
         with progress.stage(f"2. Improve: {config.improvement.rounds} rounds of ranked candidates"):
             counts = _improve(config, session)
-            _show(session, "final", (run.path / "checkpoints" / "best").resolve(), _FINAL)
+            best = (run.path / "checkpoints" / "best").resolve()
+            last = session.checkpoint_at(config.cloning.steps + config.improvement.steps)
+            _show(session, "final", best, _FINAL)
+            if best != last:
+                _show(session, "last", last, _LAST)
         if continued is not None:
             with progress.stage(
                 f"3. Compare: {config.baselines.continued_cloning_steps} more steps of cloning instead"
@@ -97,6 +102,8 @@ def _improve(config: TriceConfig, session: Session) -> Counts:
         seed=config.seed,
     )
     session.spent["improve_rollouts"] = session.pool.cpu_seconds() - before
+    records = RoundLog(session.run.folder("groups") / FILE).all()
+    session.levels["train"] = level_counts([record.group for record in records])
     session.run.finish("improve", asdict(counts))
     return counts
 
@@ -114,6 +121,7 @@ def _summary(config: TriceConfig, session: Session, counts: Counts) -> dict[str,
     extra = {
         "seed": config.seed,
         "groups": asdict(counts),
+        "levels": session.levels,
         "rejected_rows": len(session.benchmark.rejected),
         "cpu_seconds": session.cpu_seconds(),
     }

@@ -59,18 +59,28 @@ def wait_for(condition, process, seconds=240):
 
 @pytest.fixture(scope="module")
 def killed_and_resumed(tmp_path_factory) -> Path:
-    """A run whose driver, with all its processes, is killed in the middle of stage 2, and which is then resumed."""
+    """A run that is told to stop in stage 1, resumed, killed with all its processes in stage 2, and resumed again."""
     run = tmp_path_factory.mktemp("runs") / "short"
     arguments = command("train", CONFIG, *SHORT, "--run-dir", str(run))
-    process = subprocess.Popen(
-        arguments, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+
+    told = subprocess.Popen(arguments, cwd=ROOT, env=environment(), **streams)
+    wait_for(lambda: (run / "checkpoints" / "step-20").exists(), told)
+    told.send_signal(signal.SIGINT)
+    _, said = told.communicate(timeout=60)
+    assert told.returncode == 130, said
+    assert "nothing is lost" in said
+    assert "--resume" in said
+    assert "Traceback" not in said
+
+    killed = subprocess.Popen([*arguments, "--resume"], cwd=ROOT, env=environment(), **streams)
     state = run / "state.json"
-    wait_for(lambda: state.exists() and "2" in json.loads(state.read_text()).get("validated", {}), process)
-    family = [process, *psutil.Process(process.pid).children(recursive=True)]
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    psutil.wait_procs([member for member in family if isinstance(member, psutil.Process)], timeout=30)
+    wait_for(lambda: state.exists() and "2" in json.loads(state.read_text()).get("validated", {}), killed)
+    family = psutil.Process(killed.pid).children(recursive=True)
+    killed.kill()
+    killed.communicate()
+    psutil.wait_procs(family, timeout=30)
+
     done = subprocess.run(
         [*arguments, "--resume"], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300
     )
@@ -106,6 +116,7 @@ def test_the_summary_has_every_figure_of_every_state(killed_and_resumed):
     assert summary["always_direct"]["call_rate"]["value"] == 0.0
     assert summary["groups"]["groups"] == 144
     assert summary["groups"]["stale"] == 0
+    assert sum(summary["levels"]["train"].values()) == summary["groups"]["candidates"]
 
 
 def test_the_report_is_one_page_that_needs_nothing_else(killed_and_resumed):
