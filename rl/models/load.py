@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, model_validator
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from executors.errors import DataError
 from rl.config import Strict
 from rl.models.tiny import build_model, build_tokenizer
 
 disable_progress_bar()
+set_verbosity_error()  # its advice is for those who call it by hand
 
 
 class TinyModel(Strict):

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+from rewards.ranking import level_counts
 from rl.data.rounds import FILE, RoundLog
 from rl.data.tasks.benchmark import Benchmark
 from rl.evaluation.evaluate import summarise, write_summary
