@@ -20,8 +20,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	@rm -rf $(RUN)
-	@$(BIN)/apprentice train configs/trice/tiny.yaml --run-dir $(RUN)
+	@test ! -e "$(RUN)" || test -f "$(RUN)/config.resolved.yaml" || { echo "error: $(RUN) is there and is not a run; name another folder with 'make demo RUN=...'"; exit 2; }
+	@test ! -f "$(RUN)/evaluation/summary.json" || rm -rf "$(RUN)"  # finished: from the start again; stopped: continued
+	@$(BIN)/apprentice train configs/trice/tiny.yaml --run-dir "$(RUN)" $$(test ! -e "$(RUN)" || echo --resume)
 
 test: install
 	@$(BIN)/python -m pytest

@@ -38,13 +38,13 @@ class Contest:
         self.tokenizer = build_tokenizer((task.prompt for task in tasks), vocab_size=400)
         self.model = build_model(len(self.tokenizer), seed=0).eval()
         self.model.generation_config.eos_token_id = None
+        self.policy = TransformersPolicy("engine", self.model, self.tokenizer)
+        self.policy._ends = frozenset()  # every reply has its full length
         self.tasks = tasks
         self.prompts = [task.prompt + "\n" for task in tasks]
 
     def engine(self, turns: int) -> list[list[int]]:
         """Replies of our engine; all episodes at once, keys and values kept between turns."""
-        policy = TransformersPolicy("engine", self.model, self.tokenizer)
-        policy._ends = frozenset()
 
         async def play(index: int, task: Task) -> list[int]:
             segments: list[str | Completion] = [self.prompts[index]]
@@ -56,9 +56,10 @@ class Contest:
                     session=str(index),
                     sampling=Sampling(max_tokens=TOKENS),
                 )
-                completion = await policy.complete(request)
+                completion = await self.policy.complete(request)
                 replies += completion.token_ids
                 segments += [completion, OBSERVATION]
+            self.policy.release(str(index))
             return replies
 
         async def everyone() -> list[list[int]]:

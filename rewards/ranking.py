@@ -10,7 +10,7 @@ from rewards.correctness import Match, correctness, read_number
 from rewards.execution import executed, wellformed
 from rewards.selectivity import need, selective
 from rewards.types import Candidate, RankedGroup, Reward
-from rollouts.types import Episode, Group
+from rollouts.types import Episode, Group, Task
 
 GOLD = "gold"
 """Name of the source that gives the expected attempt."""
@@ -30,6 +30,10 @@ class _Ranking(BaseModel):
     def rewards(self, group: Group) -> Sequence[Reward]:
         """The reward of each of the group's episodes, in their order."""
         raise TypeError(f"{type(self).__name__} has to say how it rewards")
+
+    def right(self, task: Task, episode: Episode) -> bool:
+        """Whether an attempt is what was expected, by the rule that this ranking compares with."""
+        raise TypeError(f"{type(self).__name__} has to say what is right")
 
 
 class WeightedSum(_Ranking):
@@ -52,6 +56,9 @@ class WeightedSum(_Ranking):
         needs_tool = need(group, lambda episode: right[id(episode)])
         return [self._reward(episode, right[id(episode)], needs_tool) for episode in group.episodes]
 
+    def right(self, task: Task, episode: Episode) -> bool:
+        return correctness(task, episode, self.match) == 1
+
     def _reward(self, episode: Episode, right: float, needs_tool: bool | None) -> Reward:
         parts = {
             "correct": right,
@@ -72,6 +79,9 @@ class CallLadder(_Ranking):
     def rewards(self, group: Group) -> Sequence[Reward]:
         levels = [call_level(group.task, episode, self.extra_keys) for episode in group.episodes]
         return [Reward(float(CALL_LEVELS.index(level)), {level: 1.0}) for level in levels]
+
+    def right(self, task: Task, episode: Episode) -> bool:
+        return call_level(task, episode, self.extra_keys) == "correct"
 
 
 class TriceLadder(_Ranking):
@@ -94,6 +104,9 @@ class TriceLadder(_Ranking):
         if self.mode == "paper":
             return [self._paper(group, episode, gold_called) for episode in group.episodes]
         return self._as_coded(group, gold_called)
+
+    def right(self, task: Task, episode: Episode) -> bool:
+        return correctness(task, episode, self.match) == 1
 
     def _paper(self, group: Group, episode: Episode, gold_called: bool) -> Reward:
         if episode.source == GOLD:

@@ -9,7 +9,7 @@ LIVE = "live"
 
 
 def need(group: Group, right: Callable[[Episode], float]) -> bool | None:
-    """Whether the task takes a tool: the policy's own greedy direct answer is wrong.
+    """Whether the task takes a tool: the policy's own greedy direct answer is wrong, or was no direct answer.
 
     Judged from the live policy's attempt that was forced to answer directly at temperature 0, so it is judged again,
     with the weights of the day, whenever a group is played. Without such an attempt, what the task says is taken.
@@ -22,7 +22,7 @@ def need(group: Group, right: Callable[[Episode], float]) -> bool | None:
         if episode.policy != LIVE or episode.force != "direct" or episode.stop == "failed":
             continue
         if episode.temperature == 0:
-            return not right(episode)
+            return episode.called or not right(episode)
     return group.task.needs_tool
 
 

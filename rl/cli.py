@@ -5,6 +5,7 @@ Heavy modules are imported by the command that needs them, so that ``--help`` an
 
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -56,9 +57,11 @@ def train(
     from rl.evaluation.evaluate import PairRanking
     from rl.evaluation.seeds import pool_seeds, table
 
-    if not isinstance(loaded.evaluation, PairRanking):
-        pooled = base.with_name(f"{base.name}-seeds.json")
-        print(table(pool_seeds(folders, loaded.evaluation, pooled)), f"\n{pooled}")
+    if isinstance(loaded.evaluation, PairRanking):
+        print(f"ranking runs are not pooled; each has its own summary: {', '.join(map(str, folders))}")
+        return
+    pooled = base.with_name(f"{base.name}-seeds.json")
+    print(table(pool_seeds(folders, loaded.evaluation, pooled)), f"\n{pooled}")
 
 
 @app.command()
@@ -108,7 +111,7 @@ def chat(run: RunPath, checkpoint: Checkpoint = "best") -> None:
 
 @app.command()
 def check(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Check a config and its data without training: every key, every source, and that the gold answers earn most."""
+    """Check a config and its data without training: every key, every source, and that gold attempts are right."""
     from rl.recipes.trained import check_config
 
     for line in check_config(_load(config, list(overrides or []))[0]):
@@ -134,7 +137,7 @@ def _train_one(path: Path, assignments: list[str], run_dir: Path | None, resume:
     try:
         summary = train_trice(config, benchmark, run, progress)
     except KeyboardInterrupt:
-        command = " ".join(["apprentice train", str(path), *assignments, "--run-dir", str(folder), "--resume"])
+        command = shlex.join(["apprentice", "train", str(path), *assignments, "--run-dir", str(folder), "--resume"])
         print(f"\nstopped; nothing is lost. This continues it:\n  {command}", file=sys.stderr)
         raise SystemExit(130) from None
     progress.close(folder, summary)
@@ -154,7 +157,7 @@ def _load(path: Path, assignments: list[str]) -> "tuple[TriceConfig, str]":
 
 def _storage(config: Any) -> Path:
     """Where runs are kept; in a submitted job, whose own folder is thrown away, a relative path is the home's."""
-    storage = Path(os.environ.get("APPRENTICE_STORAGE") or str(config.storage)).expanduser()
+    storage = Path(config.storage).expanduser()
     if not storage.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return Path.home() / "apprentice" / storage
     return storage
@@ -176,6 +179,13 @@ def _numbers(text: str) -> list[int]:
         raise ConfigError(f"--seeds {text!r} is no list of numbers; write them as 0,1,2") from error
 
 
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong in another process, without Ray's traceback of it; an error of this process as it is."""
+    while isinstance(cause := getattr(error, "cause", None), BaseException):
+        error = cause
+    return error
+
+
 def _interrupt(*_: Any) -> None:
     """Being told to stop is the same as Ctrl-C."""
     raise KeyboardInterrupt
@@ -189,7 +199,7 @@ def main() -> None:
     try:
         app()
     except ApprenticeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_cause(error)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

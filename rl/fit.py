@@ -1,7 +1,7 @@
 """The first stage of a recipe: learn from examples that do not change."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rl.data.examples import Example
 from rl.learner.learner import Stage
@@ -66,7 +66,9 @@ def fit(
     return start
 
 
-def report(learner: RemoteLearner, step: int, stage: Stage, offset: int, run: Run, progress: Progress) -> None:
+def report(
+    learner: RemoteLearner, step: int, stage: Stage, offset: int, run: Run, progress: Progress
+) -> dict[int, Mapping[str, float]]:
     """Fetch what the learner reported of steps below this one: into metrics.jsonl, and the last to the user."""
     reports = learner.reports(step)
     for known, metrics in reports.items():
@@ -74,3 +76,4 @@ def report(learner: RemoteLearner, step: int, stage: Stage, offset: int, run: Ru
     if reports:
         known = max(reports)
         progress.update(known + 1 - offset, stage.steps, reports[known])
+    return reports

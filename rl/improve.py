@@ -2,14 +2,18 @@
 
 Rounds are pipelined: while the learner takes the steps of one round, the workers play the next with weights that are
 at most ``max_lag`` rounds old. Which weights play which round is fixed in advance, so the same seeds give the same run.
+A run that is resumed plays its first round with the newest weights there are, where an unbroken one would have played
+it with those of ``max_lag`` rounds before.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field
 
 from executors.errors import DataError
+from rewards.selectivity import LIVE
 from rewards.types import RankedGroup
 from rl.config import Strict
 from rl.data.examples import Encoder, Example
@@ -25,6 +29,7 @@ from rl.run import Run
 from rollouts.policy import Source
 from rollouts.remote import RolloutPool
 from rollouts.types import Group, Snapshot, Task
+from rollouts.worker import require_played
 
 
 class Improvement(Strict):
@@ -108,23 +113,25 @@ def improve(
     tally = _Tally()
     for round, batch in enumerate(epochs(tasks, config.tasks_per_round, config.rounds, seed)):
         if round < began:
-            tally.add(list(log.known(round).values()), 0)
+            records = list(log.known(round).values())
+            tally.add(records, encoder)
             continue
-        version = max(began, round - config.max_lag) if round > began else began
+        version = max(began, round - config.max_lag)
         snapshot = learner.snapshot(version)
         chooser.consider(snapshot, validate, learner)
+        spent = pool.cpu_seconds()
         records = _played(pool, log, batch, sources, judge, round, snapshot)
-        fresh = [record for record in records if round - record.version <= config.max_lag]
-        tally.add(records, len(records) - len(fresh))
-        untied = [record.group for record in fresh if not record.group.tied]
-        examples = encoder.examples(untied)
+        run.log({"stage": "rollouts", "round": round, "cpu_seconds": max(0.0, pool.cpu_seconds() - spent)})
+        fresh = current(records, round, config.max_lag)
+        tally.stale += len(records) - len(fresh)
+        examples = tally.add(fresh, encoder)
         learner.put(list(_works(examples, stage, round, config, offset)))
-        report(learner, offset + stage.steps, stage, offset, run, progress)
+        chooser.note(report(learner, offset + stage.steps, stage, offset, run, progress))
     for version in range(max(began, config.rounds - config.max_lag), config.rounds + 1):
         chooser.consider(learner.snapshot(version), validate, learner)
     learner.wait_saved(offset + stage.steps)
     report(learner, offset + stage.steps, stage, offset, run, progress)
-    return tally.counts(encoder.too_long)
+    return tally.counts()
 
 
 def _played(
@@ -139,7 +146,8 @@ def _played(
     """The ranked groups of a round: those that are on disk already, and the others played and written."""
     known = log.known(round)
     missing = [task for task in tasks if task.id not in known]
-    groups = pool.play(missing, sources, f"improve/{round}", {"live": snapshot}) if missing else []
+    groups = pool.play(missing, sources, f"improve/{round}", {LIVE: snapshot}) if missing else []
+    require_played(groups)
     fresh = [RoundGroup(round, snapshot.version, judge(group)) for group in groups]
     log.append(fresh)
     records = {record.group.task.id: record for record in [*known.values(), *fresh]}
@@ -176,6 +184,13 @@ class _Chooser:
         self._config = config
         self._offset = offset
         self._progress = progress
+        self._learned: dict[str, float] = {}
+
+    def note(self, reports: Mapping[int, Mapping[str, float]]) -> None:
+        """Keep how well the learner's last steps ranked their candidates, to show beside the figures."""
+        accuracies = [metrics["rank_accuracy"] for metrics in reports.values() if "rank_accuracy" in metrics]
+        if accuracies:
+            self._learned = {"rank_accuracy_learning": sum(accuracies) / len(accuracies)}
 
     def consider(
         self, snapshot: Snapshot, validate: Callable[[Snapshot], Mapping[str, float]], learner: RemoteLearner
@@ -186,33 +201,48 @@ class _Chooser:
         checkpointed = version % self._config.validate_every == 0 or version == self._config.rounds
         if not checkpointed or str(version) in validated:
             return
-        figures = validate(snapshot)
+        figures = dict(validate(snapshot))
         step = self._offset + version * self._config.steps_per_round
         learner.wait_saved(step)
         self._run.log({"stage": "validate", "round": version, "step": step, **figures})
         validated |= {str(version): figures["utility"]}
-        best = max(validated, key=lambda known: (validated[known], int(known)))
-        self._run.write_state(validated=validated)
+        best = max(validated, key=lambda known: (_or_least(validated[known]), int(known)))
         best_step = self._offset + int(best) * self._config.steps_per_round
         self._run.point_best(self._run.path / "checkpoints" / f"step-{best_step}")
-        shown = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in figures.items())
+        self._run.write_state(validated=validated)  # last: what is not noted is judged again
+        shown = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in (figures | self._learned).items())
         self._progress.line(f"round {version:>3}/{self._config.rounds}  {shown}")
+
+
+def current(records: Sequence[RoundGroup], round: int, max_lag: int) -> list[RoundGroup]:
+    """The groups that weights no more than ``max_lag`` rounds old have played."""
+    return [record for record in records if round - record.version <= max_lag]
+
+
+def _or_least(utility: float | None) -> float:
+    """A utility to compare by; one that is no number is the least."""
+    return -math.inf if utility is None or math.isnan(utility) else utility
 
 
 class _Tally:
     def __init__(self) -> None:
-        self._groups = self._candidates = self._tied = self._stale = self._failed = 0
+        self.stale = 0
+        self._groups = self._candidates = self._tied = self._failed = self._too_long = 0
 
-    def add(self, records: Sequence[RoundGroup], stale: int) -> None:
+    def add(self, records: Sequence[RoundGroup], encoder: Encoder) -> list[Example]:
+        """Count a round's groups; returns what there is to learn from them."""
+        before = encoder.too_long
+        examples = encoder.examples(record.group for record in records if not record.group.tied)
+        self._too_long += encoder.too_long - before
         self._groups += len(records)
-        self._stale += stale
         for record in records:
             self._candidates += len(record.group.candidates)
             self._tied += record.group.tied
             self._failed += record.group.dropped
+        return examples
 
-    def counts(self, too_long: int) -> Counts:
-        return Counts(self._groups, self._candidates, self._tied, self._stale, self._failed, too_long)
+    def counts(self) -> Counts:
+        return Counts(self._groups, self._candidates, self._tied, self.stale, self._failed, self._too_long)
 
 
 def start_version(step: int, offset: int, config: Improvement) -> int | None:

@@ -151,6 +151,20 @@ def _reach(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
+def require_gpus(count: float) -> None:
+    """See that the cluster has as many GPUs as a config asks for; without, Ray would wait for them for ever.
+
+    Raises:
+        ConfigError: it has fewer.
+    """
+    there = ray.cluster_resources().get("GPU", 0.0)
+    if count > there:
+        raise ConfigError(
+            f"the config asks for {count:g} GPUs and the cluster has {there:g}; set learner.gpu: false and "
+            "rollouts.gpus: 0, or join a cluster that has them"
+        )
+
+
 def prepare_environment() -> None:
     """Set what the processes of a run inherit, where the user has not set it: see ``ENVIRONMENT``."""
     for name, value in ENVIRONMENT.items():

@@ -1,5 +1,6 @@
 """The only episode loop: complete, parse, run, observe, until an answer or a limit."""
 
+import itertools
 import time
 from collections.abc import Sequence
 
@@ -8,6 +9,9 @@ from executors.types import ToolSpec
 from rollouts.formats import Format
 from rollouts.policy import Policy, PolicyUnavailableError, Request, Source, derive_seed
 from rollouts.types import Completion, Episode, StopReason, Task, Turn
+
+_ATTEMPTS = itertools.count()
+"""Tells apart two attempts at one task that run at once."""
 
 
 async def play(
@@ -37,7 +41,7 @@ async def play(
     """
     source = source or Source(name=policy.name, policy=policy.name)
     specs = executor.catalog.specs(task.tools)
-    session = f"{task.id}/{source.name}/{seed}"
+    session = f"{task.id}/{source.name}/{seed}/{next(_ATTEMPTS)}"
     segments: list[str | Completion] = [format.opening(task, specs)]
     turns: list[Turn] = []
     answer: str | None = None
@@ -46,16 +50,7 @@ async def play(
     started = time.perf_counter()
     try:
         while True:
-            prefix = format.forced(source.force, specs) if source.force and not turns else ""
-            request = Request(
-                task=task,
-                segments=tuple(segments),
-                session=session,
-                sampling=source.sampling,
-                stop=format.stop,
-                prefix=prefix,
-                seed=derive_seed(seed, len(turns)),
-            )
+            request = _request(task, segments, session, source, format, specs, derive_seed(seed, len(turns)))
             completion = await policy.complete(request)
             turn, stop = await _outcome(completion, specs, executor, format)
             turns.append(turn)
@@ -85,6 +80,27 @@ async def play(
         seed=seed,
         seconds=time.perf_counter() - started,
         error=error,
+    )
+
+
+def _request(
+    task: Task,
+    segments: Sequence[str | Completion],
+    session: str,
+    source: Source,
+    format: Format,
+    specs: Sequence[ToolSpec],
+    seed: int,
+) -> Request:
+    """The next reply, as it is asked of the policy; the first one may be made to begin with a call or an answer."""
+    return Request(
+        task=task,
+        segments=tuple(segments),
+        session=session,
+        sampling=source.sampling,
+        stop=format.stop,
+        prefix=format.forced(source.force, specs) if source.force and len(segments) == 1 else "",
+        seed=seed,
     )
 
 

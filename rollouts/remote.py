@@ -117,9 +117,11 @@ class RolloutPool:
                 self.deaths += 1
                 if deaths + 1 > self._max_deaths:
                     raise RolloutsFailedError(
-                        f"rollout workers died {deaths + 1} times over the same {len(chunks[index])} tasks "
-                        f"({type(error).__name__}); their own logs are in the run's logs/ray"
+                        f"rollout workers died {deaths + 1} times over the same {len(chunks[index])} tasks; the last: "
+                        f"{_cause(error)}; their own logs are in the run's logs/ray"
                     ) from error
+                if isinstance(error, GetTimeoutError):  # it may live on: what it plays must not come twice
+                    ray.kill(self._workers[(index + deaths) % len(self._workers)], no_restart=False)
                 waiting[submit(index, deaths + 1)] = (index, deaths + 1)
         return [group for index in sorted(groups) for group in groups[index]]
 
@@ -130,3 +132,10 @@ class RolloutPool:
     def stop(self) -> None:
         for worker in self._workers:
             ray.kill(worker)
+
+
+def _cause(error: BaseException) -> str:
+    """The line of Ray's message that says most."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if "Error" in line] or lines or [type(error).__name__]
+    return f"{type(error).__name__}: {told[-1][:300]}"

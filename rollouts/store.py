@@ -65,13 +65,17 @@ class Log(Generic[T]):
         if not self.path.exists():
             return
         with self.path.open("rb+") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = max(0, size - (1 << 20))
-            file.seek(start)
-            tail = file.read()
-            end = tail.rfind(b"\n") + 1
-            if end != len(tail):
-                file.truncate(start + end)
+            end = file.seek(0, os.SEEK_END)
+            kept = end
+            while kept > 0:
+                start = max(0, kept - (1 << 20))
+                file.seek(start)
+                newline = file.read(kept - start).rfind(b"\n")
+                kept = start + newline + 1 if newline >= 0 else start
+                if newline >= 0:
+                    break
+            if kept != end:
+                file.truncate(kept)
 
 
 def _line(body: bytes) -> bytes:

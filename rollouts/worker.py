@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from executors.errors import ConfigError
+from executors.errors import ApprenticeError, ConfigError
 from executors.executor import Executor
 from rollouts.episode import play
 from rollouts.formats import Format
@@ -25,22 +25,6 @@ class WorkerConfig:
     seed: int = 0
 
 
-@dataclass(slots=True)
-class Tally:
-    """What a worker has done so far; read by its metrics."""
-
-    episodes: int = 0
-    failed: int = 0
-    calls: dict[str, int] = field(default_factory=dict)
-    """By the status of their observation."""
-
-    def add(self, episode: Episode) -> None:
-        self.episodes += 1
-        self.failed += episode.stop == "failed"
-        for observation in episode.observations:
-            self.calls[observation.status] = self.calls.get(observation.status, 0) + 1
-
-
 class RolloutWorker:
     """Holds policies and an executor, and lets sources attempt tasks."""
 
@@ -48,7 +32,6 @@ class RolloutWorker:
         self.config = config
         self.executor = config.executor()
         self.policies = {name: build() for name, build in config.policies.items()}
-        self.tally = Tally()
 
     def load(self, policy: str, weights: Mapping[str, Any], version: int) -> None:
         """Give a policy published weights, unless it has that version."""
@@ -72,8 +55,6 @@ class RolloutWorker:
         episodes = await asyncio.gather(
             *(self._play(task, source, attempt, round) for task in tasks for source, attempt in attempts)
         )
-        for episode in episodes:
-            self.tally.add(episode)
         width = len(attempts)
         return [Group(task, tuple(episodes[i * width : (i + 1) * width])) for i, task in enumerate(tasks)]
 
@@ -86,4 +67,27 @@ class RolloutWorker:
             source=source,
             seed=derive_seed(self.config.seed, round, task.id, source.name, attempt),
             max_turns=self.config.max_turns,
+        )
+
+
+class TooManyFailuresError(ApprenticeError):
+    """The infrastructure let too few episodes finish for anything to be learned or measured."""
+
+
+def require_played(groups: Sequence[Group], most: float = 0.2) -> None:
+    """See that the infrastructure let most episodes finish.
+
+    Args:
+        groups: of one round.
+        most: share of failed episodes that is borne; they are counted and left out.
+
+    Raises:
+        TooManyFailuresError: there are more; the message has the first cause.
+    """
+    episodes = [episode for group in groups for episode in group.episodes]
+    failed = [episode for episode in episodes if episode.stop == "failed"]
+    if len(failed) > most * len(episodes):
+        raise TooManyFailuresError(
+            f"{len(failed)} of {len(episodes)} episodes could not be finished, for reasons that are not the policy's; "
+            f"the first: source {failed[0].source!r}, task {failed[0].task_id!r}: {failed[0].error}"
         )

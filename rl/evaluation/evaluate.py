@@ -16,6 +16,7 @@ from rl.run import Run, write_json
 from rollouts.policy import Source
 from rollouts.store import Log
 from rollouts.types import Group, Sampling, Snapshot, Task
+from rollouts.worker import require_played
 
 
 class Player(Protocol):
@@ -108,6 +109,7 @@ def evaluate(
         return known
     log.path.unlink(missing_ok=True)
     groups = player.play(tasks, measure.sources(), f"evaluation/{name}", {LIVE: snapshot} if snapshot else None)
+    require_played(groups)
     log.append(groups)
     return groups
 

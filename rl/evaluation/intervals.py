@@ -50,14 +50,15 @@ def difference(after: Sequence[Ratio], before: Sequence[Ratio], seed: int = 0) -
         before: for each seed, the ratio before, question by question the same.
 
     Returns:
-        The mean difference over the seeds; its interval resamples seeds and, within each, questions, in pairs.
+        The mean difference over the seeds; its interval resamples seeds, and questions in pairs. Seeds that were asked
+        the same questions draw the same ones, so that asking them again makes nothing surer.
     """
     values, draws = [], []
-    for index, (late, early) in enumerate(zip(after, before, strict=True)):
+    for late, early in zip(after, before, strict=True):
         (late_parts, late_wholes), (early_parts, early_wholes) = late.arrays(), early.arrays()
         arrays = [late_parts, late_wholes, early_parts, early_wholes]
         values.append(_divide(arrays[0].sum(), arrays[1].sum()) - _divide(arrays[2].sum(), arrays[3].sum()))
-        sums = _resampled(arrays, seed + index)
+        sums = _resampled(arrays, seed)
         draws.append(_divide(sums[0], sums[1]) - _divide(sums[2], sums[3]))
     seeds = np.random.default_rng(seed).integers(len(draws), size=(RESAMPLES, len(draws)))
     pooled = np.stack(draws)[seeds, np.arange(RESAMPLES)[:, None]].mean(1)
@@ -65,7 +66,7 @@ def difference(after: Sequence[Ratio], before: Sequence[Ratio], seed: int = 0) -
 
 
 def mean_over_seeds(ratios: Sequence[Ratio], seed: int = 0) -> Figure:
-    """The mean of a ratio over seeds; its interval resamples seeds and, within each, questions."""
+    """The mean of a ratio over seeds; its interval resamples seeds and questions, see ``difference``."""
     nothing = [Ratio(np.zeros(len(ratio.parts)).tolist()) for ratio in ratios]
     return difference(ratios, nothing, seed)
 

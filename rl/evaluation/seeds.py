@@ -10,7 +10,7 @@ from rl.run import write_json
 from rollouts.store import Log
 from rollouts.types import Group
 
-STATES = ("start", "final", "continued_cloning")
+STATES = ("start", "final", "last", "continued_cloning")
 
 
 def ratios_of(folder: Path, measure: Played) -> dict[str, dict[str, Ratio]]:
@@ -28,7 +28,7 @@ def ratios_of(folder: Path, measure: Played) -> dict[str, dict[str, Ratio]]:
 def pool_seeds(folders: Sequence[Path], measure: Played, path: Path) -> dict[str, Any]:
     """Mean figures over runs, and the changes from start to final; written to a file.
 
-    Intervals resample the runs and, within each, the questions.
+    Intervals resample the runs and the questions, which are the same for all runs.
 
     Args:
         folders: of the runs.
@@ -37,11 +37,12 @@ def pool_seeds(folders: Sequence[Path], measure: Played, path: Path) -> dict[str
     """
     runs = [ratios_of(folder, measure) for folder in folders]
     states: dict[str, Any] = {}
-    for name in runs[0]:
+    shared = [name for name in runs[0] if all(name in run for run in runs)]
+    for name in shared:
         means = {key: mean_over_seeds([run[name][key] for run in runs]) for key in runs[0][name]}
         states[name] = {key: figure.as_json() for key, figure in means.items()}
     pooled: dict[str, Any] = {"runs": [str(folder) for folder in folders], **states}
-    for name in runs[0].keys() - {"final"}:
+    for name in (name for name in shared if name != "final"):
         compared = changes([run["final"] for run in runs], [run[name] for run in runs])
         pooled["change" if name == "start" else f"final_over_{name}"] = {
             key: figure.as_json() for key, figure in compared.items()

@@ -28,18 +28,21 @@ def attempt_ratios(
 
     Returns:
         ``accuracy``; ``utility``, right minus ``call_cost`` where it called; ``call_rate``; ``malformed``;
-        ``failed_calls``, attempts with a well-formed call that failed.
+        ``failed_calls``, attempts with a well-formed call that failed. Attempts that the infrastructure did not let
+        finish count nowhere.
     """
     chosen = [_of(group, source) for group in groups]
+    played = [float(episode.stop != "failed") for episode in chosen]
     right = [correctness(group.task, episode, match) for group, episode in zip(groups, chosen, strict=True)]
     called = [float(episode.called) for episode in chosen]
-    return {
-        "accuracy": Ratio(right),
-        "utility": Ratio([value - call_cost * call for value, call in zip(right, called, strict=True)]),
-        "call_rate": Ratio(called),
-        "malformed": Ratio([float(episode.malformed) for episode in chosen]),
-        "failed_calls": Ratio([float(_failed(episode)) for episode in chosen]),
+    shares = {
+        "accuracy": right,
+        "utility": [value - call_cost * call for value, call in zip(right, called, strict=True)],
+        "call_rate": called,
+        "malformed": [float(episode.malformed) for episode in chosen],
+        "failed_calls": [float(_failed(episode)) for episode in chosen],
     }
+    return {name: _among(values, played) for name, values in shares.items()}
 
 
 def selectivity_ratios(
@@ -47,7 +50,7 @@ def selectivity_ratios(
 ) -> dict[str, Ratio]:
     """The figures of one attempt at each question, with its choice between calling and answering judged.
 
-    A call is needed where the policy's own greedy direct answer is wrong.
+    A call is needed where the policy's own greedy direct answer is wrong, or where, made to answer, it called.
 
     Args:
         groups: attempts from ``evaluation_sources``.
@@ -60,16 +63,31 @@ def selectivity_ratios(
         ``missed``, direct answers among those that need one; and what ``attempt_ratios`` gives.
     """
     ratios = attempt_ratios(groups, source, match=match, call_cost=call_cost)
-    called = ratios["call_rate"].parts
-    needed = [1.0 - correctness(group.task, _of(group, DIRECT), match) for group in groups]
-    unneeded = [1.0 - value for value in needed]
+    direct = [_of(group, DIRECT) for group in groups]
+    both = [
+        float(episode.stop != "failed" and _of(group, source).stop != "failed")
+        for group, episode in zip(groups, direct, strict=True)
+    ]
+    called = [bool(_of(group, source).called) for group in groups]
+    needed = [
+        episode.called or not correctness(group.task, episode, match)
+        for group, episode in zip(groups, direct, strict=True)
+    ]
+    unneeded = [float(not need) for need in needed]
     return {
         "accuracy": ratios["accuracy"],
-        "decisions": Ratio([float(call == need) for call, need in zip(called, needed, strict=True)]),
-        "needless": Ratio([call * spare for call, spare in zip(called, unneeded, strict=True)], unneeded),
-        "missed": Ratio([(1 - call) * need for call, need in zip(called, needed, strict=True)], needed),
+        "decisions": _among([float(call == need) for call, need in zip(called, needed, strict=True)], both),
+        "needless": _among([float(call) for call in called], [a * b for a, b in zip(unneeded, both, strict=True)]),
+        "missed": _among(
+            [float(not call) for call in called], [float(a) * b for a, b in zip(needed, both, strict=True)]
+        ),
         **{name: ratios[name] for name in ("malformed", "call_rate", "utility", "failed_calls")},
     }
+
+
+def _among(values: Sequence[float], counted: Sequence[float]) -> Ratio:
+    """The mean of the values of those that are counted."""
+    return Ratio([value * count for value, count in zip(values, counted, strict=True)], counted)
 
 
 def _failed(episode: Episode) -> bool:

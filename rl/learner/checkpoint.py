@@ -25,9 +25,23 @@ def save(
     tokenizer.save_pretrained(fresh)
     torch.save(state, fresh / STATE)
     (fresh / "apprentice.json").write_text(json.dumps({"step": step, "stage": state.get("stage")}))
+    if is_complete(path):  # the same step, taken again after a crash: it is there already
+        shutil.rmtree(fresh)
+        return path
     shutil.rmtree(path, ignore_errors=True)
     os.replace(fresh, path)
     return path
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a folder is a whole checkpoint of the learner."""
+    return (path / STATE).is_file() and (path / "config.json").is_file()
+
+
+def newest(folder: Path) -> int | None:
+    """The step of the newest whole checkpoint in a folder; None where there is none."""
+    steps = [int(path.name.removeprefix("step-")) for path in folder.glob("step-*") if is_complete(path)]
+    return max(steps, default=None)
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class Learner:
     def step(self, examples: Sequence[Example], stage_step: int) -> dict[str, float]:
         """Learn from the ranked candidates of some tasks; returns what to log.
 
+        The losses are those of the whole batch; how candidates are ordered is told of this rank's share.
+
         Args:
             examples: this rank's share.
             stage_step: from 0, for the learning rate.
@@ -71,8 +73,9 @@ class Learner:
         norm = self.optimiser.step(scale)
         self.step_count += 1
         self.tokens += batch.tokens
-        metrics = {f"loss/{name}": float(value.detach()) for name, value in values.items()}
-        return metrics | {"loss": float(loss.detach()), "grad_norm": norm, "lr_scale": scale} | _rates(candidates)
+        metrics = _over_ranks({f"loss/{name}": value.detach() for name, value in values.items()})
+        metrics["loss"] = sum(metrics.values())
+        return metrics | {"grad_norm": norm, "lr_scale": scale} | _rates(candidates)
 
     def score(self, batch: Batch) -> Candidates:
         """The candidates of a batch, and how likely the model finds their tokens."""
@@ -98,20 +101,6 @@ class Learner:
         logits = head(hidden.gather(1, index))  # [N, T, V]
         target = piece.target.to(device)
         return -cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none").view_as(target)
-
-    @torch.no_grad()
-    def rank_accuracy(self, examples: Sequence[Example], batch_size: int = 16) -> float:
-        """Share of the pairs with different rewards whose order the policy's mean log-probability per token shares."""
-        self.model.eval()
-        right = pairs = 0.0
-        for start in range(0, len(examples), batch_size):
-            candidates = self.score(collate(examples[start : start + batch_size], self.pad_id))
-            count = float(candidates.better().sum())
-            if count:
-                means = candidates.sums() / candidates.lengths().clamp(min=1)
-                right += float(rank_accuracy(means, candidates.rewards)) * count
-                pairs += count
-        return right / pairs if pairs else float("nan")
 
     def weights(self) -> dict[str, np.ndarray]:
         """A copy of the parameters, by name, to publish."""
@@ -149,6 +138,14 @@ def _values(terms: Mapping[str, Term]) -> dict[str, Tensor]:
         distributed.all_reduce(stacked)
         counts = dict(zip(counts, stacked.unbind(), strict=True))
     return {name: t.total / counts[name].clamp(min=1) if name in counts else t.total for name, t in terms.items()}
+
+
+def _over_ranks(values: Mapping[str, Tensor]) -> dict[str, float]:
+    """The values summed over all ranks."""
+    stacked = torch.stack(list(values.values()))
+    if _ranks() > 1:
+        distributed.all_reduce(stacked)
+    return dict(zip(values, stacked.tolist(), strict=True))
 
 
 def _sum_gradients(model: PreTrainedModel) -> None:

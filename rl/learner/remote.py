@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import ray.train
 import torch
+from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.metrics import Counter, Gauge
@@ -27,7 +28,6 @@ from rl.models.load import load_model, load_tokenizer, pad_id
 from rollouts.types import Snapshot
 
 NAMESPACE = "apprentice"
-_VERSIONS_KEPT = 4
 _PATIENCE = 600.0
 """Seconds that any single answer of the Hub may take."""
 
@@ -53,13 +53,15 @@ class Hub:
     restarted gets the same steps again.
     """
 
-    def __init__(self, start: Start, bound: int) -> None:
+    def __init__(self, start: Start, bound: int, versions: int = 4) -> None:
         """
         Args:
             start: where the learner begins.
             bound: steps that may wait; ``put`` holds back whoever brings more.
+            versions: of the weights that are kept.
         """
         self._start = start
+        self._versions = versions
         self._bound = bound
         self._works: dict[int, Work] = {}
         self._taken = start.step
@@ -101,7 +103,7 @@ class Hub:
         reference = ray.put(weights)
         async with self._changed:
             self._snapshots[version] = Snapshot(version, [reference])
-            for old in sorted(self._snapshots)[:-_VERSIONS_KEPT]:
+            for old in sorted(self._snapshots)[: -self._versions]:
                 del self._snapshots[old]
             self._changed.notify_all()
 
@@ -169,18 +171,25 @@ class LearnerConfig:
 class RemoteLearner:
     """A driver's handle on the learner: puts work, gets weights and reports."""
 
-    def __init__(self, config: LearnerConfig, start: Start, bound: int) -> None:
+    def __init__(self, config: LearnerConfig, start: Start, bound: int, versions: int = 4) -> None:
+        """
+        Args:
+            config: how the ranks are run.
+            start: where they begin.
+            bound: steps that may wait.
+            versions: of the weights that are kept for rollout workers.
+        """
         self.config = config
         unique = uuid.uuid4().hex[:8]
         self._hub_name = f"hub-{config.name}-{unique}"
         actor: Any = ray.remote(Hub)
         self.hub = actor.options(name=self._hub_name, namespace=NAMESPACE, num_cpus=0, max_concurrency=64).remote(
-            start, bound
+            start, bound, versions
         )
         self._failure: BaseException | None = None
         self._trainer = TorchTrainer(
             _train,
-            train_loop_config={"hub": self._hub_name, "folder": config.folder},
+            train_loop_config={"hub": self._hub_name, "folder": config.folder, "gpu": config.gpu},
             torch_config=TorchConfig(backend="nccl" if config.gpu else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=config.workers, use_gpu=config.gpu, resources_per_worker={"CPU": 1}
@@ -234,7 +243,10 @@ class RemoteLearner:
         """The Hub's answer; raises where the learner has failed for good."""
         if self._failure is not None:
             raise LearnerFailedError(_cause(self._failure)) from self._failure
-        return ray.get(reference, timeout=_PATIENCE)
+        try:
+            return ray.get(reference, timeout=_PATIENCE)
+        except RayError as error:
+            raise LearnerFailedError(_cause(error)) from error
 
 
 def _cause(error: BaseException) -> str:
@@ -246,13 +258,13 @@ def _cause(error: BaseException) -> str:
 def _train(config: dict[str, Any]) -> None:
     """What each rank does: take work, learn, report, publish, save, until none will come."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not torch.cuda.is_available():
+    if not config["gpu"]:
         torch.set_num_threads(1)
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     hub = ray.get_actor(config["hub"], namespace=NAMESPACE)
     start: Any = ray.get(hub.start.remote(), timeout=_PATIENCE)
-    worker = RankLoop(Path(start.checkpoint), Path(config["folder"]), rank, world)
+    worker = RankLoop(Path(start.checkpoint), Path(config["folder"]), rank, world, gpu=config["gpu"])
     gauges = LearnerGauges(context.get_experiment_name()) if rank == 0 else None
     step = start.step
     if rank == 0 and start.version is not None:
@@ -277,10 +289,10 @@ def _train(config: dict[str, Any]) -> None:
 class RankLoop:
     """One rank's learner and its place among the others. A plain class."""
 
-    def __init__(self, start: Path, folder: Path, rank: int, world: int) -> None:
+    def __init__(self, start: Path, folder: Path, rank: int, world: int, *, gpu: bool = False) -> None:
         self.tokenizer = load_tokenizer(start)
         model: Any = load_model(start)
-        if torch.cuda.is_available():
+        if gpu:
             model = model.cuda()
         self.learner = Learner(model, pad_id=pad_id(self.tokenizer))
         self._state: dict[str, Any] | None = None
@@ -288,16 +300,23 @@ class RankLoop:
             self._state = checkpoint.load_state(start)
         self._folder = folder
         self._rank, self._world = rank, world
+        self._reports: dict[int, tuple[str, dict[str, float]]] = {}
 
     def learn(self, work: Work) -> dict[str, float]:
         """Take one step; enter its stage first where it is a new one."""
         self._enter(work)
         began = time.process_time()
         metrics = self.learner.step(work.examples[self._rank :: self._world], work.stage_step)
-        return metrics | {"cpu_seconds": time.process_time() - began}
+        metrics["cpu_seconds"] = time.process_time() - began
+        self._reports[work.step] = (work.stage.name, metrics)
+        return metrics
 
     def save(self, step: int) -> Path:
-        return checkpoint.save(self._folder, step, self.learner.model, self.tokenizer, self.learner.state())
+        """Write a checkpoint, and into it what was reported since the last: no driver may live to hear of it."""
+        state = self.learner.state() | {"reports": self._reports}
+        path = checkpoint.save(self._folder, step, self.learner.model, self.tokenizer, state)
+        self._reports = {}
+        return path
 
     def _enter(self, work: Work) -> None:
         current = self.learner.stage

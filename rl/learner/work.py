@@ -28,13 +28,17 @@ class Work:
 
 
 def epochs(examples: Sequence[Item], batch_size: int, steps: int, seed: int) -> Iterator[tuple[Item, ...]]:
-    """Batches for a number of steps: every example once before any comes again, in an order that the seed says."""
+    """Batches for a number of steps: every example once before any comes again, in an order that the seed says.
+
+    No example stands twice in a batch, unless there are fewer than a batch takes.
+    """
     generator = random.Random(f"epochs/{seed}")
     order: list[int] = []
     for _ in range(steps):
         while len(order) < batch_size:
             again = list(range(len(examples)))
             generator.shuffle(again)
-            order += again
+            left = set(order)
+            order += sorted(again, key=left.__contains__)  # what the batch has already comes last; else as shuffled
         taken, order = order[:batch_size], order[batch_size:]
         yield tuple(examples[index] for index in taken)

@@ -43,7 +43,6 @@ class HuggingFaceModel(Strict):
     path: str
     max_length: int = Field(default=2048, ge=16)
     """Tokens of prompt and response together."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 ModelConfig = Annotated[TinyModel | HuggingFaceModel, Field(discriminator="kind")]
@@ -71,7 +70,7 @@ def build_weights(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed:
         seed: of random weights.
     """
     if isinstance(config, HuggingFaceModel):
-        return load_model(Path(config.path), getattr(torch, config.dtype))
+        return load_model(Path(config.path))
     return build_model(
         len(tokenizer),
         width=config.width,
@@ -82,15 +81,15 @@ def build_weights(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, seed:
     )
 
 
-def load_model(path: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """A causal model from a directory.
+def load_model(path: Path) -> PreTrainedModel:
+    """A causal model from a directory, in float32.
 
     Raises:
         DataError: the directory does not hold one.
     """
     require_model(path)
     try:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True)
     except Exception as error:
         raise DataError(
             f"the model in {path} cannot be loaded: {type(error).__name__}: {_first_line(error)}"

@@ -26,9 +26,9 @@ TasksConfig = Annotated[Arithmetic | JsonLines | StePool | Gsm8kPool, Field(disc
 class Demonstrator(Strict):
     """Who writes the demonstrations that behaviour cloning imitates."""
 
-    call_rate: dict[str, float] | None = None
-    """By level, the probability that an annotator calls the tool, needed or not; by default always where a call is
-    known. The answers are right either way."""
+    call_rate: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
+    """By level, the probability that an annotator calls the tool, needed or not; one half for a level that is not
+    named. By default always where a call is known. The answers are right either way."""
 
 
 class Cloning(Strict):
@@ -87,7 +87,9 @@ class Rollouts(Strict):
     max_turns: int = Field(default=3, gt=0)
     """Calls of one episode at most."""
     tool_timeout: float = Field(default=10.0, gt=0)
-    """Seconds."""
+    """Seconds that a call may take."""
+    timeout: float = Field(default=900.0, gt=0)
+    """Seconds that a worker may take for its share of a round before it is taken for dead."""
 
 
 class LearnerSettings(Strict):
@@ -150,4 +152,13 @@ class RecipeConfig(Strict):
         smallest = min(self.cloning.batch_size, self.improvement.batch_size)
         if smallest < self.learner.workers:
             raise ValueError(f"learner.workers: {self.learner.workers} ranks cannot share a batch of {smallest}")
+        if idle := sorted(self.peers.keys() - {source.policy for source in self.sources}):
+            raise ValueError(f"peers: no source plays {idle[0]!r}; add one, or leave the peer out")
+        beside = max(len(self.peers), int(self.baselines.continued_cloning_steps > 0))
+        if (needed := self.learner.workers + self.rollouts.workers + beside) > self.ray.num_cpus:
+            raise ValueError(
+                f"ray.num_cpus: {self.ray.num_cpus} are too few for {self.learner.workers} ranks, "
+                f"{self.rollouts.workers} rollout workers and {beside} fits beside them; {needed} will do, "
+                "whatever the machine's cores"
+            )
         return self

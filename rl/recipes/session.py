@@ -37,13 +37,14 @@ from rl.models.load import (
 )
 from rl.progress import Progress
 from rl.recipes.parts import Peer, RecipeConfig
+from rl.remote import require_gpus
 from rl.remote import start as start_ray
 from rl.run import Run
 from rl.serving.policies import GoldPolicy, LocalPolicy, RecordedPolicy
 from rollouts.policy import Source
 from rollouts.remote import RolloutPool
 from rollouts.types import Group, Snapshot, Task
-from rollouts.worker import RolloutWorker, WorkerConfig
+from rollouts.worker import RolloutWorker, WorkerConfig, require_played
 
 _DEMONSTRATOR = "demonstrator"
 
@@ -92,6 +93,7 @@ class Session:
             logs=self.run.folder("logs").resolve(),
         )
         self._open.callback(cluster.stop)
+        require_gpus(config.learner.workers * config.learner.gpu + config.rollouts.workers * config.rollouts.gpus)
         if cluster.dashboard:
             self.progress.line(f"Ray dashboard  {cluster.dashboard}")
         self.learner = RemoteLearner(
@@ -105,6 +107,7 @@ class Session:
             ),
             start,
             bound=2 * max(config.improvement.steps_per_round, 8),
+            versions=config.improvement.max_lag + 3,
         )
         return self
 
@@ -165,14 +168,17 @@ class Session:
 
     def open_pool(self, peers: Mapping[str, AloneResult]) -> None:
         """Start the rollout workers, each with the live policy, the peers, the gold one and the recorded ones."""
-        start = self.checkpoint_at(0)
-        policies: dict[str, Any] = {LIVE: LocalPolicy(LIVE, str(start), version=-1000)}
-        policies |= {name: LocalPolicy(name, result.path) for name, result in peers.items()}
+        start, gpu = self.checkpoint_at(0), self.config.rollouts.gpus > 0
+        policies: dict[str, Any] = {LIVE: LocalPolicy(LIVE, str(start), version=-1000, gpu=gpu)}
+        policies |= {name: LocalPolicy(name, result.path, gpu=gpu) for name, result in peers.items()}
         for name, replies in self.benchmark.recordings.items():
             policies[name] = RecordedPolicy(name, replies)
         policies.setdefault(GOLD, GoldPolicy(GOLD, self.benchmark.catalog, self.format))
         self._pool = RolloutPool(
-            self._worker_config(policies), workers=self.config.rollouts.workers, gpus=self.config.rollouts.gpus
+            self._worker_config(policies),
+            workers=self.config.rollouts.workers,
+            gpus=self.config.rollouts.gpus,
+            timeout=self.config.rollouts.timeout,
         )
         self._open.callback(self._pool.stop)
 
@@ -202,6 +208,7 @@ class Session:
             ratios = rank_ratios(self._scorer(weights_in(snapshot)), examples)
         else:
             groups = self.pool.play(tasks, measure.sources()[:1], "validation", {LIVE: snapshot})
+            require_played(groups)
             ratios = measure.free_ratios(groups)
         return {name: figure.value for name, figure in figures(ratios).items()}
 
@@ -230,12 +237,15 @@ class Session:
                 self.evaluated[baseline] = measure.ratios(groups, source)
 
     def cpu_seconds(self) -> dict[str, float]:
-        """CPU-seconds by what they were spent on; the learner's from what it reported of each step."""
+        """CPU-seconds by what they were spent on; what was repeated after a crash counts once."""
+        records = [record for record in self.run.metrics() if "cpu_seconds" in record]
+        learned = {record["step"]: record for record in records if "step" in record}
+        played = {record["round"]: record for record in records if record["stage"] == "rollouts"}
         spent = dict(self.spent)
-        steps = {record["step"]: record for record in self.run.metrics() if "cpu_seconds" in record}
-        for record in steps.values():  # a step that was repeated after a crash counts once
+        for record in learned.values():
             name = f"{record['stage']}_learner"
             spent[name] = spent.get(name, 0.0) + record["cpu_seconds"]
+        spent["improve_rollouts"] = sum(record["cpu_seconds"] for record in played.values())
         return {name: round(value, 1) for name, value in spent.items()}
 
     def _start_peer(self, name: str, peer: Peer) -> Pending:
@@ -266,14 +276,24 @@ class Session:
     def _start(self) -> Start:
         """Where the learner begins: the newest checkpoint; in a fresh run, random or given weights as step 0."""
         folder = self.run.folder("checkpoints")
-        steps = sorted(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))
-        if not steps:
+        step = checkpoint.newest(folder)
+        if step is None:
             markers = self.format.markers(self.benchmark.catalog.specs())
             tokenizer = build_tokenizer_for(self.config.model, self._texts(), markers)
             checkpoint.save(folder, 0, build_weights(self.config.model, tokenizer, self.config.seed), tokenizer, _FRESH)
-            steps = [0]
-        version = start_version(steps[-1], self.config.cloning.steps, self.config.improvement)
-        return Start(str(self.checkpoint_at(steps[-1])), steps[-1], version)
+            step = 0
+        self._recover_reports(folder)
+        version = start_version(step, self.config.cloning.steps, self.config.improvement)
+        return Start(str(self.checkpoint_at(step)), step, version)
+
+    def _recover_reports(self, folder: Path) -> None:
+        """Log what the learner reported of steps that a checkpoint covers and that no driver lived to write down."""
+        known = {record["step"] for record in self.run.metrics() if "cpu_seconds" in record and "step" in record}
+        for path in folder.glob("step-*"):
+            if checkpoint.is_complete(path):
+                for step, (stage, metrics) in checkpoint.load_state(path).get("reports", {}).items():
+                    if step not in known:
+                        self.run.log({"stage": stage, "step": step, **metrics})
 
     def _texts(self) -> Iterator[str]:
         """What a tokenizer is built from: training prompts, and the gold attempts at them."""
@@ -317,4 +337,18 @@ def prepare(config: RecipeConfig) -> Benchmark:
                 f"source {source.name!r} plays policy {source.policy!r}, and there are {', '.join(sorted(known))}; "
                 "a further local model is named under peers"
             )
+    levels = {task.labels["level"] for task in benchmark.demonstrations if "level" in task.labels}
+    if strange := sorted(set(config.cloning.demonstrator.call_rate or ()) - levels):
+        raise ConfigError(
+            f"cloning.demonstrator.call_rate names level {strange[0]!r}, and the tasks have "
+            f"{', '.join(sorted(levels)) or 'no levels'}"
+        )
+    if len(benchmark.train) < config.improvement.tasks_per_round:
+        raise ConfigError(
+            f"improvement.tasks_per_round is {config.improvement.tasks_per_round}, and there are "
+            f"{len(benchmark.train)} training tasks; a round takes each of its tasks once"
+        )
+    recorded = {source.policy for source in config.sources} & benchmark.recordings.keys()
+    if isinstance(config.evaluation, PairRanking) and not recorded:
+        raise ConfigError("evaluation: ranking measures recorded attempts, and no source plays a recording")
     return benchmark

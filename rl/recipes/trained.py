@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from executors.catalog import Catalog
 from executors.errors import ConfigError, DataError
 from executors.executor import Executor
 from rewards.ranking import GOLD
 from rewards.selectivity import LIVE
 from rl.config import validate
-from rl.data.tasks.benchmark import Benchmark
 from rl.evaluation.evaluate import PairRanking, evaluate
 from rl.evaluation.intervals import Ratio
 from rl.recipes.session import ExecutorBuilder, prepare
@@ -20,7 +21,7 @@ from rl.run import Run
 from rl.serving.policies import GoldPolicy, LocalPolicy, RecordedPolicy
 from rollouts.formats import Format
 from rollouts.policy import Source
-from rollouts.types import Group, Snapshot, Task
+from rollouts.types import Episode, Group, Snapshot, Task
 from rollouts.worker import RolloutWorker, WorkerConfig
 
 _CHECKED = 200
@@ -37,11 +38,10 @@ class Trained:
     checkpoint: Path
     format: Format
     catalog: Catalog
-    benchmark: Benchmark
 
 
 def open_trained(path: Path, checkpoint: str = "best") -> Trained:
-    """A run's policy.
+    """A run's policy; its tasks need not be there, only its tools.
 
     Raises:
         DataError: the folder is no run, or has no such checkpoint.
@@ -53,8 +53,7 @@ def open_trained(path: Path, checkpoint: str = "best") -> Trained:
     if not (chosen / "config.json").is_file():
         there = ", ".join(sorted(found.name for found in folder.glob("*") if not found.name.startswith("."))) or "none"
         raise DataError(f"{path} has no checkpoint {checkpoint!r}; there are: {there}")
-    benchmark = config.tasks.load(config.seed)
-    return Trained(config.name, run, config, chosen.resolve(), config.format.build(), benchmark.catalog, benchmark)
+    return Trained(config.name, run, config, chosen.resolve(), config.format.build(), config.tasks.catalog())
 
 
 class LocalPlayer:
@@ -85,7 +84,7 @@ def evaluate_checkpoint(path: Path, checkpoint: str, split: str) -> dict[str, Ra
     trained = open_trained(path, checkpoint)
     worker = RolloutWorker(
         WorkerConfig(
-            policies={LIVE: LocalPolicy(LIVE, str(trained.checkpoint))},
+            policies={LIVE: LocalPolicy(LIVE, str(trained.checkpoint), gpu=torch.cuda.is_available())},
             executor=ExecutorBuilder(trained.catalog, trained.config.rollouts.tool_timeout),
             format=trained.format,
             max_turns=trained.config.rollouts.max_turns,
@@ -94,7 +93,8 @@ def evaluate_checkpoint(path: Path, checkpoint: str, split: str) -> dict[str, Ra
     measure = trained.config.evaluation
     if isinstance(measure, PairRanking):
         raise ConfigError(f"{path} was measured by how it ranks recorded attempts, which 'apprentice train' alone does")
-    tasks = trained.benchmark.test if split == "test" else trained.benchmark.validation
+    benchmark = trained.config.tasks.load(trained.config.seed)
+    tasks = benchmark.test if split == "test" else benchmark.validation
     name = f"{trained.checkpoint.name}-{split}"
     groups = evaluate(LocalPlayer(worker), tasks, measure, trained.run, name, None)
     return measure.ratios(groups)
@@ -105,7 +105,7 @@ def check_config(config: TriceConfig) -> Iterator[str]:
 
     Raises:
         ConfigError: a source plays a policy that there is not.
-        DataError: the data cannot be used, or gold attempts do not earn the highest reward of their kind.
+        DataError: the data cannot be used, or most gold attempts are wrong by the ranking's own rule.
     """
     benchmark = prepare(config)
     format = config.format.build()
@@ -127,17 +127,23 @@ def check_config(config: TriceConfig) -> Iterator[str]:
             max_turns=config.rollouts.max_turns,
         )
     )
-    tasks = benchmark.train[:_CHECKED]
-    groups = asyncio.run(worker.play(tasks, [Source(name=GOLD, policy=GOLD)], "check"))
-    rewards = [config.rewards.rank(group).candidates[0].reward.value for group in groups if group.episodes]
-    best = max(rewards)
-    short = [group for group, reward in zip(groups, rewards, strict=True) if reward < best]
-    yield f"gold       {len(rewards) - len(short)} of {len(rewards)} gold attempts earn the highest reward, {best:g}"
-    if len(short) > len(rewards) / 2:
-        example = short[0]
-        said = example.episodes[0]
+    groups = asyncio.run(worker.play(benchmark.train[:_CHECKED], [Source(name=GOLD, policy=GOLD)], "check"))
+    attempts = [(group.task, group.episodes[0]) for group in groups]
+    wrong = [(task, gold) for task, gold in attempts if gold.stop == "failed" or not config.rewards.right(task, gold)]
+    yield f"gold       {len(attempts) - len(wrong)} of {len(attempts)} gold attempts are right"
+    if len(wrong) > len(attempts) / 2:
         raise DataError(
-            f"most gold attempts do not earn the highest reward: task {example.task.id!r} expects "
-            f"{example.task.answer!r}, its gold attempt answered {said.answer!r} with "
-            f"{[observation.content for observation in said.observations]}; see rewards.match and the tasks' gold calls"
+            f"{len(wrong)} of {len(attempts)} gold attempts are wrong by the rewards' own rule, such as "
+            f"{_told(*wrong[0])}; see rewards.match and the tasks' answers and gold calls"
         )
+
+
+def _told(task: Task, gold: Episode) -> str:
+    """What a gold attempt should have come to, and what it came to."""
+    if gold.stop == "failed":
+        return f"that of task {task.id!r}, which failed: {gold.error}"
+    read = [observation.content for observation in gold.observations]
+    return (
+        f"that of task {task.id!r}, which expects the answer {task.answer!r} and the call {task.gold}: "
+        f"it made {len(gold.calls)} calls, read {read} and answered {gold.answer!r}"
+    )

@@ -87,7 +87,6 @@ def _clone(config: TriceConfig, session: Session) -> None:
 
 
 def _improve(config: TriceConfig, session: Session) -> Counts:
-    before = session.pool.cpu_seconds()
     counts = improve(
         session.learner,
         session.pool,
@@ -102,7 +101,6 @@ def _improve(config: TriceConfig, session: Session) -> Counts:
         offset=config.cloning.steps,
         seed=config.seed,
     )
-    session.spent["improve_rollouts"] = session.pool.cpu_seconds() - before
     records = RoundLog(session.run.folder("groups") / FILE).all()
     session.levels["train"] = level_counts([record.group for record in records])
     session.run.finish("improve", asdict(counts))

@@ -44,9 +44,12 @@ class EngineReplica(ChatEngine):
     def __init__(
         self, checkpoint: str, model_id: str, format: Format, specs: Sequence[ToolSpec], sampling: Sampling
     ) -> None:
-        from rl.serving.policies import LocalPolicy  # torch: here and nowhere else in this app
+        import torch  # here and nowhere else in this app
 
-        policy = LocalPolicy(model_id, checkpoint, version=_version(Path(checkpoint)))()
+        from rl.serving.policies import LocalPolicy
+
+        version = _version(Path(checkpoint))
+        policy = LocalPolicy(model_id, checkpoint, version, gpu=torch.cuda.is_available())()
         super().__init__(ChatServer(policy, format, specs, sampling=sampling))
 
 

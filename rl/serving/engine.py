@@ -92,6 +92,8 @@ class TransformersPolicy:
     async def complete(self, request: Request) -> Completion:
         """See ``Policy.complete``. Replies asked for at the same time are decoded together."""
         session = self._sessions.pop(request.session, None)
+        if session and session.segments >= len(request.segments):
+            session = None  # it was begun anew: nothing follows what was read
         done, new = (session.segments, list(session.pending)) if session else (0, [])
         for segment in request.segments[done:]:
             new += self._encode(segment) if isinstance(segment, str) else self._own(segment)

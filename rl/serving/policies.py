@@ -22,14 +22,16 @@ class LocalPolicy:
     name: str
     path: str
     version: int = 0
+    gpu: bool = False
+    """Whether it runs on the process's GPU; else on one core."""
 
     def __call__(self) -> TransformersPolicy:
-        if not torch.cuda.is_available():
-            torch.set_num_threads(1)
         path = Path(self.path)
         model: Any = load_model(path)
-        if torch.cuda.is_available():
+        if self.gpu:
             model = model.cuda()
+        else:
+            torch.set_num_threads(1)
         return TransformersPolicy(self.name, model, load_tokenizer(path), version=self.version)
 
 

@@ -86,28 +86,36 @@ class Extra(_Wire):
     """Messages before the last question, which the policy did not read."""
 
 
-class CalledFunction(_Wire):
+class _CalledFunction(_Wire):
     name: str
     arguments: str
 
 
 class WireCall(_Wire):
+    """A call of a tool."""
+
     id: str
     type: Literal["function"] = "function"
-    function: CalledFunction
+    function: _CalledFunction
 
 
 class SystemMessage(_Wire):
+    """Read so that it can be refused by name."""
+
     role: Literal["system", "developer"]
     content: Text
 
 
 class UserMessage(_Wire):
+    """A question."""
+
     role: Literal["user"]
     content: Text
 
 
 class AssistantMessage(_Wire):
+    """What the policy said earlier: a text, a call, or both."""
+
     role: Literal["assistant"]
     content: Text = ""
     tool_calls: list[WireCall] = []
@@ -115,6 +123,8 @@ class AssistantMessage(_Wire):
 
 
 class ToolMessage(_Wire):
+    """The result of a call, which the client ran."""
+
     role: Literal["tool"]
     tool_call_id: str
     content: Text
@@ -125,7 +135,7 @@ Message: TypeAlias = Annotated[
 ]
 
 
-class OfferedFunction(_Wire):
+class _OfferedFunction(_Wire):
     name: str
     description: str = ""
     parameters: dict[str, Any] = {}
@@ -133,20 +143,26 @@ class OfferedFunction(_Wire):
 
 
 class OfferedTool(_Wire):
+    """A tool that the reply may call."""
+
     type: Literal["function"]
-    function: OfferedFunction
+    function: _OfferedFunction
 
 
-class NamedFunction(_Wire):
+class _NamedFunction(_Wire):
     name: str
 
 
 class NamedTool(_Wire):
+    """A ``tool_choice`` of one tool, which the reply then calls."""
+
     type: Literal["function"]
-    function: NamedFunction
+    function: _NamedFunction
 
 
 class StreamOptions(_Wire):
+    """What a stream tells besides the reply."""
+
     include_usage: bool = False
 
 

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 
@@ -41,7 +42,7 @@ def chat(
         DataError: the directory holds no model.
     """
     converse(
-        LocalPolicy(checkpoint.name, str(checkpoint))(),
+        LocalPolicy(checkpoint.name, str(checkpoint), gpu=torch.cuda.is_available())(),
         format,
         Executor(catalog),
         sampling=sampling,

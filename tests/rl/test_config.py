@@ -2,6 +2,7 @@ import pytest
 
 from executors.errors import ConfigError
 from rl.config import override, read_yaml, validate
+from rl.recipes.session import prepare
 from rl.recipes.trice import TriceConfig
 
 
@@ -88,3 +89,30 @@ def test_the_shipped_configs_are_valid(name):
 
     path = Path(__file__).parents[2] / f"configs/trice/{name}.yaml"
     validate(read_yaml(path), TriceConfig, str(path))
+
+
+def test_names_that_nothing_reads_are_errors():
+    peers = {"peer": {"seed": 1}}
+    assert "no source plays 'peer'" in problem(content(peers=peers))
+    rate = {"steps": 5, "demonstrator": {"call_rate": {"easy": 7.5}}}
+    assert "call_rate.easy: input should be less than or equal to 1" in problem(content(cloning=rate))
+
+
+def test_more_processes_than_ray_may_hand_out_are_an_error_not_a_wait():
+    assert "ray.num_cpus: 8 are too few for 1 ranks, 8 rollout workers" in problem(content(rollouts={"workers": 8}))
+
+
+def test_what_the_data_cannot_do_is_found_before_anything_starts():
+    tasks = {"kind": "arithmetic", "demonstrations": 50, "train": 20, "validation": 5, "test": 5}
+
+    def prepared(**changes):
+        with pytest.raises(ConfigError) as caught:
+            prepare(validate(content(tasks=tasks, **changes), TriceConfig, "x.yaml"))
+        return str(caught.value)
+
+    rate = {"steps": 5, "demonstrator": {"call_rate": {"esy": 0.5}}}
+    assert "names level 'esy', and the tasks have easy, hard, mid, two" in prepared(cloning=rate)
+    assert "plays policy 'peeer'" in prepared(sources=[{"name": "a", "policy": "peeer"}])
+    assert "no source plays a recording" in prepared(evaluation={"kind": "ranking"})
+    many = {"rounds": 1, "tasks_per_round": 64, "batch_size": 4}
+    assert "tasks_per_round is 64, and there are 20" in prepared(improvement=many)

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rl.models.tiny import build_model, build_tokenizer
 from rl.serving.engine import TransformersPolicy
+from rl.serving.policies import LocalPolicy
 from rl.serving.sampling import choose
 from rollouts.policy import PolicyUnavailableError, PromptTooLongError, Request
 from rollouts.types import Completion, Sampling, Task
@@ -134,8 +135,14 @@ async def test_released_session_is_forgotten(policy):
     assert (await policy.complete(request(PROMPTS[0], session="s", stop=(stop,)))).finish == "stop"
     policy.release("s")
     read = policy.tokens_read
-    again = await policy.complete(request(PROMPTS[0], session="s"))
+    again = await policy.complete(request(PROMPTS[0], Completion(text=stop, finish="stop"), "9\n", session="s"))
     assert policy.tokens_read - read == again.prompt_tokens
+
+
+async def test_session_that_begins_again_is_read_again(policy):
+    first = await policy.complete(request(PROMPTS[0], session="s", max_tokens=3))
+    assert first.finish == "length"
+    assert await policy.complete(request(PROMPTS[0], session="s", max_tokens=3)) == first
 
 
 async def test_forced_prefix_begins_the_reply_and_is_not_the_policys_own(model, tokenizer, policy):
@@ -150,11 +157,11 @@ async def test_forced_prefix_begins_the_reply_and_is_not_the_policys_own(model, 
 
 
 async def test_sampled_reply_depends_on_its_seed_and_not_on_its_company(policy):
-    def sampled(prompt: str, seed: int) -> Request:
-        return request(prompt, temperature=1.3, seed=seed, session=f"{prompt}{seed}")
+    def sampled(prompt: str, seed: int, session: str) -> Request:
+        return request(prompt, temperature=1.3, seed=seed, session=f"{session}/{prompt}/{seed}")
 
-    alone = [(await policy.complete(sampled(prompt, 11))).token_ids for prompt in PROMPTS]
-    crowd = [sampled(prompt, seed) for seed in (5, 11, 2**53 - 1) for prompt in PROMPTS]
+    alone = [(await policy.complete(sampled(prompt, 11, "alone"))).token_ids for prompt in PROMPTS]
+    crowd = [sampled(prompt, seed, "crowd") for seed in (5, 11, 2**53 - 1) for prompt in PROMPTS]
     replies = [reply.token_ids for reply in await together(policy, *crowd)]
     assert replies[len(PROMPTS) : 2 * len(PROMPTS)] == alone
     assert replies[: len(PROMPTS)] != alone
@@ -236,6 +243,18 @@ async def test_token_that_the_tokenizer_lacks_adds_no_text(tokenizer):
     reply = await TransformersPolicy("padded", padded, tokenizer).complete(request(PROMPTS[0], temperature=2.0, seed=1))
     assert max(reply.token_ids) >= len(tokenizer)
     assert reply.finish == "length"
+
+
+def test_model_is_on_the_gpu_only_where_it_is_told_to_be(model, tokenizer, tmp_path, monkeypatch):
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    moved = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(PreTrainedModel, "cuda", lambda model: moved.append(model) or model)
+    LocalPolicy("tiny", str(tmp_path), 3)()
+    assert not moved
+    policy = LocalPolicy("tiny", str(tmp_path), 3, gpu=True)()
+    assert moved == [policy.model]
 
 
 async def test_weights_of_another_model_are_refused(policy):

@@ -12,6 +12,7 @@ from rl.evaluation.seeds import pool_seeds, table
 from rl.evaluation.selectivity import selectivity_ratios
 from rl.run import Run
 from rollouts.types import Group, Task
+from rollouts.worker import TooManyFailuresError
 from tests.rewards.attempts import attempt
 
 
@@ -174,3 +175,36 @@ def test_rounds_that_are_on_disk_are_known_and_torn_ones_are_known_in_part(tmp_p
     path.write_bytes(path.read_bytes()[:-3])
     assert set(RoundLog(path).known(0)) == {"t0", "t1"}
     assert RoundLog(path).known(1) == {}
+
+
+def test_asking_the_same_questions_again_makes_nothing_surer():
+    after, before = [1.0] * 30 + [0.0] * 70, [0.0] * 5 + [1.0] * 20 + [0.0] * 75
+    once = difference([Ratio(after)], [Ratio(before)])
+    thrice = difference([Ratio(after)] * 3, [Ratio(before)] * 3)
+    assert (thrice.low, thrice.high) == (once.low, once.high)
+
+
+def test_attempts_that_the_infrastructure_ended_count_nowhere():
+    down = Group(Task(id="d", prompt="?", answer="1"), tuple(_failed(name) for name in ("free", "direct", "call")))
+    assert values(selectivity_ratios([*GROUPS, down])) == values(selectivity_ratios(GROUPS))
+
+
+def _failed(source: str):
+    return attempt(source, None, stop="failed", error="the endpoint is down")
+
+
+def test_too_many_failed_attempts_end_the_evaluation_with_the_cause(tmp_path):
+    class Down:
+        def play(self, tasks, sources, round, snapshots=None):
+            return [Group(task, (_failed("free"), _failed("direct"), _failed("call"))) for task in tasks]
+
+    with pytest.raises(TooManyFailuresError, match=r"12 of 12 episodes .* the endpoint is down"):
+        evaluate(Down(), [group.task for group in GROUPS], Selectivity(), Run(tmp_path), "start", None)
+
+
+def test_a_direct_attempt_that_calls_after_all_shows_that_a_call_is_needed():
+    sly = Group(
+        Task(id="s", prompt="?", answer="1"),
+        (attempt("free", "1"), attempt("direct", "1", called=True, force="direct"), attempt("call", "1", called=True)),
+    )
+    assert values(selectivity_ratios([sly]))["missed"] == 1.0

@@ -1,9 +1,12 @@
 import json
+from pathlib import Path
 
 import pytest
 
+from executors.catalog import Catalog
 from executors.errors import DataError
-from rl.data.tasks.jsonl import JsonLines
+from executors.tools.calculator import calculator
+from rl.data.tasks.jsonl import JsonLines, read_tasks
 
 
 def written(tmp_path, *rows) -> str:
@@ -40,6 +43,9 @@ def test_rows_become_tasks_in_disjoint_splits(tmp_path):
             "bad arguments for calculator",
         ),
         ({"prompt": "?", "answer": "1", "call": "calculator(1)"}, "a call reads"),
+        ({"prompt": "?", "answer": [None, ""]}, "no answer"),
+        ({"prompt": "?", "answer": True}, "an answer is a text or a number, not true"),
+        ({"prompt": "?", "answer": ["1", {"value": 1}]}, 'an answer is a text or a number, not {"value": 1}'),
         ({"prompt": "?", "answer": "1", "id": "row-1"}, "stands on another row too"),
     ],
 )
@@ -52,6 +58,20 @@ def test_a_row_that_cannot_be_used_is_named_and_counted_never_silently_dropped(t
     benchmark = JsonLines(path=path, skip_bad_rows=True).load(0)
     assert len(benchmark.rejected) == 1
     assert reason in benchmark.rejected[0]
+
+
+def test_answers_that_are_null_or_empty_are_none_and_numbers_are_texts(tmp_path):
+    rows = [{"prompt": "half?", "answer": [None, 0.5, "", "a half"]}, {"prompt": "none?", "answer": 0}]
+    half, none = read_tasks(Path(written(tmp_path, *rows)), Catalog([calculator]))[0]
+    assert (half.answer, half.aliases) == ("0.5", ("a half",))
+    assert none.answer == "0"
+
+
+def test_rows_end_at_newlines_alone(tmp_path):
+    row = json.dumps({"prompt": "one\u2028two\x85?", "answer": "3"}, ensure_ascii=False)
+    tasks, rejected = read_tasks(Path(written(tmp_path, row, GOOD[0])), Catalog([calculator]))
+    assert [task.prompt for task in tasks] == ["one\u2028two\x85?", GOOD[0]["prompt"]]
+    assert not rejected
 
 
 def test_a_missing_file_and_a_file_too_small_to_split_are_data_errors(tmp_path):

@@ -100,8 +100,7 @@ def test_after_a_kill_every_group_is_counted_once(killed_and_resumed):
 def test_after_a_kill_every_step_was_taken(killed_and_resumed):
     lines = [json.loads(line) for line in (killed_and_resumed / "metrics.jsonl").read_text().splitlines()]
     steps = {line["step"] for line in lines if line["stage"] in ("clone", "improve")}
-    assert steps >= set(range(60, 78))
-    assert max(steps) == 77
+    assert steps == set(range(78))
     stages = [json.loads(line)["stage"] for line in (killed_and_resumed / "ledger.jsonl").read_text().splitlines()]
     assert stages == ["clone", "improve"]
 
@@ -200,10 +199,9 @@ def test_a_submitted_job_trains_and_its_exit_code_is_the_runs(tmp_path):
     try:
         address = f"http://127.0.0.1:{dashboard}"
         storage = tmp_path / "storage"
-        submit = [ray, "job", "submit", "--address", address, "--working-dir", str(_code(tmp_path))]
-        submit += ["--runtime-env-json", json.dumps({"env_vars": {"APPRENTICE_STORAGE": str(storage)}}), "--"]
+        submit = [ray, "job", "submit", "--address", address, "--working-dir", str(_code(tmp_path)), "--"]
         wait_for(lambda: _answers(address, token), started, 90)
-        job = ["python", "-m", "rl", "train", CONFIG, *SHORT, "improvement.rounds=2"]
+        job = ["python", "-m", "rl", "train", CONFIG, *SHORT, "improvement.rounds=2", f"storage={storage}"]
         done = subprocess.run([*submit, *job], env=ours, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "2. Improve: 2 rounds" in done.stdout

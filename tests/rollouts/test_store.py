@@ -50,3 +50,12 @@ def test_damage_in_the_middle_is_an_error_that_names_the_line(tmp_path):
 
 def test_a_log_that_is_not_there_is_empty(tmp_path):
     assert list(Log(tmp_path / "none.jsonl", Group).read()) == []
+
+
+def test_a_torn_line_of_any_length_is_cut_at_its_beginning(tmp_path):
+    log = Log(tmp_path / "log.jsonl", Group)
+    log.append([made(1)])
+    with log.path.open("ab") as file:
+        file.write(b"0" * (3 << 20))
+    log.append([made(2)])
+    assert list(log.read()) == [made(1), made(2)]

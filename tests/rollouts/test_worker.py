@@ -48,12 +48,6 @@ def test_a_source_without_its_policy_is_a_config_error():
         asyncio.run(make().play(TASKS, [Source(name="x", policy="peer")], "r"))
 
 
-def test_the_tally_counts_episodes_and_outcomes():
-    worker = make()
-    asyncio.run(worker.play(TASKS, [Source(name="b", policy="caller")], "r"))
-    assert (worker.tally.episodes, worker.tally.failed, worker.tally.calls) == (5, 0, {"ok": 5})
-
-
 def test_derived_seeds_depend_on_every_part():
     assert derive_seed(1, "a") != derive_seed(1, "b") != derive_seed(2, "b")
     assert 0 <= derive_seed("x") < 2**53

@@ -107,10 +107,14 @@ class Arithmetic(Strict):
             raise ValueError("the shares of the levels have to be positive")
         return mix
 
+    def catalog(self) -> Catalog:
+        """The calculator."""
+        return Catalog([calculator])
+
     def load(self, seed: int) -> Benchmark:
         """Draw the questions: demonstrations and train by the seed, validation and test the same for every seed."""
         return Benchmark(
-            catalog=Catalog([calculator]),
+            catalog=self.catalog(),
             demonstrations=tuple(
                 arithmetic_tasks("train", self.demonstrations, seed=seed, mix=self.demonstration_mix, distinct=False)
             ),

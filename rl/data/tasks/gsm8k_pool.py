@@ -35,6 +35,10 @@ class Gsm8kPool(Strict):
     )
     """Models whose solutions are read; each is a policy whose replies were recorded."""
 
+    def catalog(self) -> Catalog:
+        """The calculator."""
+        return Catalog([calculator])
+
     def load(self, seed: int) -> Benchmark:
         """Read the pool.
 
@@ -63,7 +67,7 @@ class Gsm8kPool(Strict):
             raise DataError(f"{path} has no solutions of {empty[0]!r}; each of its lines names the models that it has")
         random.Random(f"gsm8k_pool/{seed}").shuffle(splits["train"])
         return Benchmark(
-            catalog=Catalog([calculator]),
+            catalog=self.catalog(),
             demonstrations=tuple(splits["train"]),
             train=tuple(splits["train"]),
             validation=tuple(splits["validation"]),

@@ -35,13 +35,21 @@ class JsonLines(Strict):
     validation_share: float = Field(default=0.1, gt=0, lt=0.5)
     test_share: float = Field(default=0.2, gt=0, lt=0.5)
 
+    def catalog(self) -> Catalog:
+        """The tools by name.
+
+        Raises:
+            ConfigError: there is no such tool.
+        """
+        return Catalog([load_tool(name) for name in self.tools])
+
     def load(self, seed: int) -> Benchmark:
         """Read the file.
 
         Raises:
             DataError: it is missing, or has bad rows that are not to be skipped, or leaves a split empty.
         """
-        catalog = Catalog([load_tool(name) for name in self.tools])
+        catalog = self.catalog()
         tasks, rejected = read_tasks(Path(self.path), catalog)
         if rejected and not self.skip_bad_rows:
             shown = "; ".join(rejected[:_SHOWN])
@@ -57,10 +65,9 @@ class JsonLines(Strict):
             if not members:
                 raise DataError(f"{self.path} has {len(tasks)} usable rows, and none falls into the {name} split")
         train = tuple(splits["train"])
-        demonstrated = tuple(task for task in train if task.answer is not None or task.gold is not None)
         return Benchmark(
             catalog=catalog,
-            demonstrations=demonstrated,
+            demonstrations=train,
             train=train,
             validation=tuple(splits["validation"]),
             test=tuple(splits["test"]),
@@ -81,7 +88,7 @@ def read_tasks(path: Path, catalog: Catalog) -> tuple[list[Task], list[str]]:
         DataError: the file cannot be read.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}; tasks.path names a file of JSON lines") from error
     executor = Executor(catalog)
@@ -106,20 +113,28 @@ def _task(row: Any, number: int, executor: Executor) -> Task:
     prompt = next((row[key] for key in ("prompt", "question", "input") if row.get(key)), None)
     if not isinstance(prompt, str):
         raise ValueError(f"no prompt (it has {', '.join(row) or 'nothing'})")
-    answers = row.get("answer")
-    answers = answers if isinstance(answers, list) else [] if answers is None or answers == "" else [answers]
+    answers = _answers(row.get("answer"))
     gold = _call(row["call"], executor) if row.get("call") else None
     if not answers and gold is None:
         raise ValueError("no answer")
     return Task(
         id=str(row.get("id", f"row-{number}")),
         prompt=prompt,
-        answer=str(answers[0]) if answers else None,
-        aliases=tuple(str(answer) for answer in answers[1:]),
+        answer=answers[0] if answers else None,
+        aliases=answers[1:],
         tools=executor.catalog.names,
         gold=gold,
         labels={"level": str(row["level"])} if "level" in row else {},
     )
+
+
+def _answers(given: Any) -> tuple[str, ...]:
+    """The answer and its aliases; null and an empty text are none."""
+    answers = [answer for answer in (given if isinstance(given, list) else [given]) if answer not in (None, "")]
+    for answer in answers:
+        if isinstance(answer, bool) or not isinstance(answer, (str, int, float)):
+            raise ValueError(f"an answer is a text or a number, not {json.dumps(answer)[:80]}")
+    return tuple(map(str, answers))
 
 
 def _call(call: Any, executor: Executor) -> ToolCall:

@@ -59,6 +59,19 @@ class StePool(Strict):
     at ``Observation:``, without what its author invents. ``rewritten`` has its call in the react format's own words, so
     that the candidates of a task differ in what they call and not in how their authors write; malformed ones stay."""
 
+    def catalog(self) -> Catalog:
+        """The APIs that are asked for.
+
+        Raises:
+            DataError: the data is not there, or cannot be read.
+        """
+        folder = data_folder("ste")
+        descriptions = _read(folder / "API_descriptions.json", _DESCRIPTIONS)
+        names = list(_read(folder / "tool_test.json", _ROWS))
+        if missing := [name for name in names if name not in descriptions]:
+            raise DataError(f"{folder} has queries of {missing[0]!r} and no description of it")
+        return Catalog(Tool(read_spec(name, descriptions[name]), Accepted(name), instant=True) for name in names)
+
     def load(self, seed: int) -> Benchmark:
         """Read the pool.
 
@@ -69,11 +82,8 @@ class StePool(Strict):
             DataError: the data or a source's file is not there, or cannot be read.
         """
         folder = data_folder("ste")
-        descriptions = _read(folder / "API_descriptions.json", _DESCRIPTIONS)
+        catalog = self.catalog()
         rows = _read(folder / "tool_test.json", _ROWS)
-        if missing := [name for name in rows if name not in descriptions]:
-            raise DataError(f"{folder} has queries of {missing[0]!r} and no description of it")
-        catalog = Catalog(Tool(read_spec(name, descriptions[name]), Accepted(name), instant=True) for name in rows)
         tasks, rejected = _tasks(rows, catalog.names)
         recordings: dict[str, Mapping[str, tuple[str, ...]]] = {}
         for source in self.sources:

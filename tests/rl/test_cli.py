@@ -1,0 +1,46 @@
+"""What the command says, without training."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from ray.exceptions import RayTaskError
+
+from executors.errors import DataError
+from rl import cli
+from rl.recipes import session, trice
+
+CONFIG = Path(__file__).parents[2] / "configs/trice/tiny.yaml"
+
+
+def test_error_of_another_process_is_told_without_its_traceback(monkeypatch, capsys):
+    def fail() -> None:
+        raise RayTaskError("play", "Traceback: ...", DataError("row 2: no answer")).as_instanceof_cause()
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == DataError.exit_code
+    assert capsys.readouterr().err == "error: row 2: no answer\n"
+
+
+def test_resume_command_can_be_pasted_into_a_shell(monkeypatch, capsys, tmp_path):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "prepare", lambda _: None)
+    monkeypatch.setattr(trice, "train", interrupted)
+    folder, assignments = tmp_path / "my run", ["model={kind: tiny, width: 32}"]
+    with pytest.raises(SystemExit):
+        cli._train_one(CONFIG, assignments, folder, resume=False)
+    command = capsys.readouterr().err.splitlines()[-1]
+    told = ["apprentice", "train", str(CONFIG), *assignments, "--run-dir", str(folder), "--resume"]
+    assert shlex.split(command) == told
+
+
+def test_runs_that_cannot_be_pooled_are_named(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(cli, "_train_one", lambda *_: None)
+    cli.train(CONFIG, ["evaluation={kind: ranking}"], run_dir=tmp_path / "r", seeds="0,1")
+    told = f"ranking runs are not pooled; each has its own summary: {tmp_path}/r-seed0, {tmp_path}/r-seed1"
+    assert capsys.readouterr().out == told + "\n"
