@@ -8,12 +8,14 @@ import secrets
 import shutil
 import socket
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import ray
+import ray._private.worker as ray_worker
 
 from executors.errors import ApprenticeError, ConfigError
 
@@ -223,6 +225,14 @@ def _log_to(folder: Path | None) -> None:
         logger.handlers.clear()
         logger.propagate = name != "ray"
     logging.getLogger("ray").addHandler(handler)
+    if hasattr(ray_worker, "print_to_stdstream"):  # what the raylet says of dead workers; Ray has no setting for it
+        ray_worker.print_to_stdstream = _note
+
+
+def _note(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+    """Take what Ray would print for the user into its log."""
+    for line in data.get("lines", ()):
+        logging.getLogger("ray").warning("(%s) %s", data.get("pid"), line)
 
 
 def _first_line(error: BaseException) -> str:

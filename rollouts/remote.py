@@ -16,9 +16,6 @@ from rollouts.worker import RolloutWorker, WorkerConfig
 _GONE = (ActorDiedError, ActorUnavailableError, WorkerCrashedError, GetTimeoutError)
 
 
-_FETCH_SECONDS = 120.0
-
-
 class RolloutsFailedError(ApprenticeError):
     """Workers died again and again on the same tasks."""
 
@@ -26,13 +23,9 @@ class RolloutsFailedError(ApprenticeError):
 class RemoteWorker:
     """A RolloutWorker in an actor: fetches published weights, and counts what it does for Ray's metrics."""
 
-    def __init__(self, config: Sequence[Any]) -> None:
-        """
-        Args:
-            config: one reference to a WorkerConfig; in a list, so that an actor that is restarted fetches it again.
-        """
+    def __init__(self, config: WorkerConfig) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        self._worker = RolloutWorker(ray.get(config[0], timeout=_FETCH_SECONDS))
+        self._worker = RolloutWorker(config)
         self._episodes = Counter("apprentice_episodes", "Episodes played", tag_keys=("stop",))
         self._calls = Counter("apprentice_tool_calls", "Tool calls by their outcome", tag_keys=("status",))
 
@@ -74,8 +67,7 @@ class RolloutPool:
         """
         actor: Any = ray.remote(RemoteWorker)
         options = actor.options(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_concurrency=8)
-        self._config = ray.put(config)  # kept here as long as workers may have to start again
-        self._workers: list[Any] = [options.remote([self._config]) for _ in range(workers)]
+        self._workers: list[Any] = [options.remote(config) for _ in range(workers)]
         self._timeout = timeout
         self._max_deaths = max_deaths
         self.deaths = 0

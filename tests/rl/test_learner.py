@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from executors.catalog import Catalog
+from executors.errors import DataError
 from executors.tools.calculator import calculator
 from executors.types import MalformedCall, Observation, ToolCall
 from rewards.types import Candidate, RankedGroup, Reward
@@ -12,11 +13,11 @@ from rl.data.batch import collate
 from rl.data.examples import Encoder, Example, Row
 from rl.learner import checkpoint
 from rl.learner.alone import AloneJob, fit_alone
-from rl.learner.learner import Learner, Stage
+from rl.learner.learner import Learner, Stage, weights_of
 from rl.learner.optimiser import OptimiserConfig
 from rl.learner.work import epochs
 from rl.losses.objective import Rrhf, RrhfD, Sft
-from rl.models.load import load_model, load_tokenizer
+from rl.models.load import HuggingFaceModel, build_tokenizer_for, build_weights, load_model, load_tokenizer
 from rl.models.pieces import fingerprint
 from rl.models.tiny import build_model, build_tokenizer
 from rl.serving.engine import TransformersPolicy
@@ -270,3 +271,19 @@ def test_a_checkpoint_that_a_crash_left_half_is_not_taken(tmp_path):
     assert checkpoint.newest(tmp_path) == 3
     checkpoint.save(tmp_path, 7, build_model(300), tokenizer, {"stage": None})
     assert checkpoint.newest(tmp_path) == 7
+
+
+def test_a_hugging_face_directory_is_a_model_to_start_from(tmp_path, tokenizer):
+    path = checkpoint.save(tmp_path, 0, build_model(len(tokenizer), seed=9), tokenizer, {"stage": None})
+    config = HuggingFaceModel(path=str(path), max_length=64)
+    again = build_tokenizer_for(config, ["other texts"], ["other markers"])
+    assert fingerprint(again) == fingerprint(tokenizer)
+    weights = weights_of(build_weights(config, again, seed=1))
+    for name, value in weights_of(build_model(len(tokenizer), seed=9)).items():
+        assert np.array_equal(value, weights[name])
+
+
+def test_a_directory_without_a_model_is_a_data_error_that_says_what_is_there(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match=r"is not a model directory: it has no config.json \(there is notes.txt\)"):
+        load_model(tmp_path)
