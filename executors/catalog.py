@@ -1,16 +1,12 @@
 """A named set of tools."""
 
 import difflib
-import importlib
-import inspect
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from executors.environment import environment_tools
 from executors.errors import ConfigError, UnknownToolError
-from executors.tool import Tool, as_tool
+from executors.tool import Tool
 from executors.types import ToolSpec
 
 if TYPE_CHECKING:
@@ -137,116 +133,3 @@ def _pairs(folded: str) -> frozenset[str]:
 
 def _cut(name: str) -> str:
     return name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..."
-
-
-_FILES = ("openapi", "mcp", "simulated", "wiki_search", "bfcl", "sealtools", "toolbench", "ste")
-"""What may stand before a colon and a path."""
-_FORMS = (
-    "name a built-in such as 'calculator', 'package.module:attribute' of a module that Python can import, "
-    f"or one of {', '.join(f'{kind}:PATH' for kind in _FILES)}"
-)
-
-
-def load_tool(reference: str) -> Tool:
-    """The tool that a config names: a built-in by its name, or ``package.module:attribute``.
-
-    Raises:
-        ConfigError: there is no such module or attribute, or it is not a tool.
-    """
-    found = _found(reference)
-    if isinstance(found, Sequence | Catalog):
-        raise ConfigError(f"{reference!r} is several tools: {', '.join(tool.name for tool in found)}; name one of them")
-    if not isinstance(found, Tool):
-        raise ConfigError(f"{reference!r} is a {type(found).__name__}, not a tool; decorate it with @tool")
-    return found
-
-
-def load_tools(reference: str) -> list[Tool]:
-    """The tools that a config names.
-
-    Args:
-        reference: a built-in such as ``calculator`` or ``dates``; ``package.module:attribute``, where the attribute is
-            a tool, a function, an environment's class, or a list or a catalog of those; or ``KIND:PATH``: an
-            ``openapi`` document, an ``mcp`` file of servers, a ``simulated`` OpenAPI document, a corpus for
-            ``wiki_search``, or another project's catalog (``bfcl``, ``sealtools``, ``toolbench``, ``ste``), whose tools
-            are described and have nothing behind them.
-
-    Raises:
-        ConfigError: there is no such module or attribute, or it is none of those.
-        DataError: a file cannot be read as what it should be.
-    """
-    kind, _, path = reference.partition(":")
-    return list(_read_file(kind, path) if kind in _FILES and path else _as_tools(_found(reference), reference))
-
-
-def load_catalog(references: Sequence[str]) -> Catalog:
-    """The catalog of all tools that a config names; ``describe`` among them documents the others.
-
-    Raises:
-        ConfigError: see ``load_tools``; or two tools share a name.
-        DataError: see ``load_tools``.
-    """
-    named = [reference for reference in references if reference != "describe"]
-    catalog = Catalog(tool for reference in named for tool in load_tools(reference))
-    if len(named) == len(references):
-        return catalog
-    from executors.tools.describe import describe_tool
-
-    return Catalog([*catalog, describe_tool(catalog)])
-
-
-def _read_file(kind: str, path: str) -> Iterable[Tool]:
-    if kind == "openapi":
-        from executors.openapi.tools import openapi_tools
-
-        return openapi_tools(Path(path))
-    if kind == "mcp":
-        from executors.mcp.client import mcp_tools
-
-        return mcp_tools(path)
-    if kind == "simulated":
-        from executors.simulation.simulated import simulated_tools
-
-        return simulated_tools(Path(path))
-    if kind == "wiki_search":
-        from executors.tools.wiki_search import wiki_search_tool
-
-        return [wiki_search_tool(path)]
-    from executors.foreign import READERS, unbacked
-
-    return unbacked(READERS[kind](path))
-
-
-def _as_tools(found: Any, reference: str) -> Iterator[Tool]:
-    if isinstance(found, Tool):
-        yield found
-    elif isinstance(found, Catalog | list | tuple):
-        for item in found:
-            yield from _as_tools(item, reference)
-    elif inspect.isclass(found):
-        yield from environment_tools(found)
-    elif callable(found):
-        yield as_tool(found)
-    else:
-        raise ConfigError(f"{reference!r} is a {type(found).__name__}, not a tool or several; decorate it with @tool")
-
-
-def _found(reference: str) -> Any:
-    """What a reference names; a built-in that is made by a function without settings is made."""
-    module_name, _, attribute = reference.partition(":")
-    if not attribute:
-        module_name, attribute = f"executors.tools.{reference}", reference
-    try:
-        module = importlib.import_module(module_name)
-        maker = getattr(module, f"{attribute}_tool", None) if not hasattr(module, attribute) else None
-        if maker is None:
-            return getattr(module, attribute)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f"tool {reference!r} was not found ({error}); {_FORMS}") from error
-    needed = [p.name for p in inspect.signature(maker).parameters.values() if p.default is p.empty]
-    if needed:
-        raise ConfigError(
-            f"tool {reference!r} needs its {', '.join(needed)}; make it with {maker.__name__} in a module of your own, "
-            "and name it as 'package.module:attribute'"
-        )
-    return maker()

@@ -3,11 +3,14 @@
     ApprenticeError                 1  something failed; the message says what, with what, and what to try
     ├── ConfigError (ValueError)    2  a config, an option or a path that cannot work
     ├── DataError (ValueError)      3  a dataset, a checkpoint or a record that cannot be used
-    └── ToolError                      raised by a tool: becomes an observation, never ends a run
-        ├── UnknownToolError               status bad_call
-        ├── BadCallError                   status bad_call
-        ├── BlockedError                   status blocked
-        └── TransientError                 retried where the tool allows it, then status unavailable
+    ├── ToolError                      raised by a tool: becomes an observation, never ends a run
+    │   ├── UnknownToolError               status bad_call
+    │   ├── BadCallError                   status bad_call
+    │   ├── BlockedError                   status blocked
+    │   └── TransientError                 retried where the tool allows it, then status unavailable
+    └── others                      1  each beside what raises it: a budget that is spent (``budget``), an endpoint that
+                                       refuses a request (``endpoint``), an address that is taken (``listening``), no
+                                       sandbox that holds (``sandbox.types``), processes that are gone (``remote``)
 
 Anything else that escapes is a bug. Every error carries one string, so it survives pickling between processes.
 """

@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from executors.catalog import Catalog, load_tools
+from executors.catalog import Catalog
 from executors.errors import ApprenticeError, ConfigError
 from executors.executor import Executor
 from executors.mcp.client import STATUS
+from executors.named import load_tools
 from executors.types import Observation, Scene, ToolCall, ToolSpec
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from executors.catalog import MAX_NAME, Catalog, NearNames, load_catalog, load_tool, load_tools
-from executors.errors import ConfigError, DataError, UnknownToolError
+from executors.catalog import MAX_NAME, Catalog, NearNames
+from executors.errors import UnknownToolError
 from executors.foreign import read_sealtools, unbacked
 from executors.tool import tool
 from executors.tools.calculator import calculator
@@ -18,30 +18,6 @@ from tests.executors.shared_data import shared
 def greet(name: str) -> str:
     """Say hello."""
     return f"hello {name}"
-
-
-def shout(word: str) -> str:
-    """Say it loud."""
-    return word.upper()
-
-
-class Counter:
-    """Counts."""
-
-    def reset(self) -> None:
-        self.count = 0
-
-    def add(self, number: int) -> int:
-        """Add.
-
-        Args:
-            number: how many.
-        """
-        self.count += number
-        return self.count
-
-
-several = [greet, shout]
 
 
 def test_search_finds_tools_by_what_they_are_for():
@@ -95,60 +71,3 @@ def test_near_misses_among_thousands_take_milliseconds_and_are_the_ones_that_com
             missed.append(name)
     assert (time.process_time() - began) / 100 < 0.02
     assert len(missed) <= 3
-
-
-def test_a_reference_names_one_tool_or_several():
-    here = __name__
-    assert load_tools("calculator") == [calculator]
-    assert load_tools("dates") == dates
-    assert load_tools("units") == [units]
-    assert [t.name for t in load_tools("http")] == ["http"]
-    assert [t.name for t in load_tools(f"{here}:greet")] == ["greet"]
-    assert [t.name for t in load_tools(f"{here}:shout")] == ["shout"]
-    assert [t.name for t in load_tools(f"{here}:several")] == ["greet", "shout"]
-    assert [t.name for t in load_tools(f"{here}:Counter")] == ["add"]
-
-
-def test_a_reference_names_a_file_of_tools(tmp_path):
-    (tmp_path / "passages.jsonl").write_text('{"title": "Lima", "text": "The capital of Peru."}')
-    (search,) = load_tools(f"wiki_search:{tmp_path / 'passages.jsonl'}")
-    assert "Lima" in search(query="Peru")
-    (tmp_path / "tool.jsonl").write_text('{"api_name": "act", "parameters": {}}')
-    assert [t.name for t in load_tools(f"sealtools:{tmp_path}")] == ["act"]
-    with pytest.raises(DataError):
-        load_tools(f"bfcl:{tmp_path / 'none'}")
-    with pytest.raises(DataError):
-        load_tools(f"openapi:{tmp_path / 'none'}")
-
-
-@pytest.mark.parametrize(
-    ("reference", "message"),
-    [
-        ("nope", "name a built-in such as 'calculator'"),
-        ("", "was not found"),
-        (":x", "was not found"),
-        ("..x:y", "was not found"),
-        ("math:pi", "is a float, not a tool or several"),
-        ("math:nothing", "was not found"),
-        ("wiki_search", "needs its path; make it with wiki_search_tool"),
-        ("json:dumps", "'obj' has no type hint"),
-    ],
-)
-def test_a_reference_to_nothing_is_a_config_error_that_says_what_there_is(reference, message):
-    with pytest.raises(ConfigError, match=message):
-        load_tools(reference)
-
-
-def test_where_one_tool_is_wanted_several_are_refused():
-    with pytest.raises(ConfigError, match="'dates' is several tools: today, iso_date"):
-        load_tool("dates")
-    assert load_tool(f"{__name__}:greet") is greet
-
-
-def test_a_catalog_is_of_all_that_a_config_names_and_describe_documents_the_others():
-    catalog = load_catalog(["describe", "calculator", "dates"])
-    assert catalog.names == ("calculator", *(one.name for one in dates), "describe")
-    assert catalog.get("describe")(tool="weekday").startswith("weekday: The day of the week")
-    assert load_catalog([]).names == ()
-    with pytest.raises(ConfigError, match="two tools are named 'calculator'"):
-        load_catalog(["calculator", "calculator"])

@@ -4,9 +4,10 @@ import pickle
 
 import pytest
 
-from executors.catalog import Catalog, load_tool
+from executors.catalog import Catalog
 from executors.errors import BlockedError, ToolError, TransientError
 from executors.executor import Executor
+from executors.named import load_tool
 from executors.sandbox.posture import posture
 from executors.sandbox.types import SandboxConfig, SandboxResult, SandboxStatus, SandboxUnavailableError
 from executors.tools import python as tools

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, Field, field_validator
 
-from executors.catalog import Catalog, load_tool
+from executors.catalog import Catalog
 from executors.errors import BadCallError, ConfigError, UnknownToolError
 from executors.executor import Executor
+from executors.named import load_tool
 from executors.tool import as_tool, tool
 from executors.types import Scene, ToolCall
 

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from executors.catalog import Catalog, load_catalog
+from executors.catalog import Catalog
 from executors.errors import DataError, UnknownToolError
 from executors.executor import Executor
+from executors.named import Reference, load_catalog
 from executors.types import ToolCall
 from rl.config import Strict
 from rl.data.tasks.benchmark import Benchmark, split_by_prompt
@@ -27,8 +28,9 @@ class JsonLines(Strict):
 
     kind: Literal["jsonl"] = "jsonl"
     path: str
-    tools: list[str] = Field(default_factory=lambda: ["calculator"])
-    """Built-ins by name, ``package.module:function``, ``openapi:PATH`` and the like; see docs/tools.md."""
+    tools: list[Reference] = Field(default_factory=lambda: ["calculator"])
+    """Built-ins by name, ``package.module:function``, ``openapi:PATH`` and the like, some with settings; see
+    docs/tools.md."""
     skip_bad_rows: bool = False
     """Whether rows that cannot be used are left out (counted and reported) rather than an error."""
     validation_share: float = Field(default=0.1, gt=0, lt=0.5)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import Field, TypeAdapter
 
 from executors.cache import canonical
-from executors.catalog import Catalog, load_tool
+from executors.catalog import Catalog
 from executors.errors import BadCallError, BlockedError, ToolError, TransientError
+from executors.named import load_tool
 from executors.tool import Limits, Tool
 from executors.types import Observation, Status, ToolSpec
 from rewards.ranking import GOLD
