@@ -176,6 +176,7 @@ def main() -> None:
     """Measure what is asked for, and print it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", choices=["remote", "recovery", "journal", []], default=[])
+    parser.add_argument("--json", action="store_true", help="print JSON alone, as it always does")
     wanted = parser.parse_args().what or ["journal", "remote", "recovery"]
     figures: dict[str, dict[str, float]] = {}
     if "journal" in wanted:
