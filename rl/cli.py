@@ -80,13 +80,42 @@ def train(
 
 
 @app.command()
+def sweep(
+    grid: Annotated[Path, typer.Argument(help="Arms and seeds, such as configs/trice/grid.yaml.", show_default=False)],
+    overrides: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option(help="Folder of the runs; storage/name by default.")] = None,
+    parallel: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
+) -> None:
+    """Run a grid of arms and seeds, and write one table; the same command goes on where it stopped."""
+    from rl.sweep.grid import read_grid
+    from rl.sweep.sweep import sweep as run_grid
+
+    loaded = read_grid(grid, list(overrides or []))
+    folder = run_dir or _storage(loaded) / loaded.name
+    path = run_grid(loaded, folder, lambda base, changes: _load(Path(base), list(changes))[0], print, parallel=parallel)
+    print(path)
+
+
+@app.command()
 def evaluate(
-    run: RunPath,
+    run: Annotated[Path | None, typer.Argument(help="A run's folder, such as runs/trice-tiny.")] = None,
     checkpoint: Checkpoint = "best",
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    suite: Annotated[str | None, typer.Option(help="Score a published file instead: ste or toolalpaca.")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Of ste: a prediction file.")] = None,
+    judged: Annotated[Path | None, typer.Option(help="Of toolalpaca: a file of its judge.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Of the suite, such as parser=fair.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Of the suite: a JSON file for tables and notes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
 ) -> None:
-    """Evaluate a run's checkpoint on held-out tasks, in this process."""
+    """Evaluate a run's checkpoint on held-out tasks, in this process; or score a file by a published evaluation."""
+    if suite is not None:
+        from rl.evaluation.suites.command import evaluate_suite
+
+        evaluate_suite(suite, predictions, judged, settings or [], as_json=as_json, out=out)
+        return
+    if run is None:
+        raise ConfigError("name a run's folder, such as runs/trice-tiny; or --suite and a file to score")
     from rl.evaluation.intervals import figures
     from rl.recipes.trained import evaluate_checkpoint
 

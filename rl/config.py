@@ -54,7 +54,7 @@ def override(content: Mapping[str, Any], assignments: Sequence[str]) -> dict[str
     Raises:
         ConfigError: an assignment without ``=``, or a path through something that has no keys.
     """
-    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(content)))
+    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(dict(content), sort_keys=False))
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:

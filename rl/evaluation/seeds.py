@@ -11,16 +11,20 @@ from rollouts.store import Log
 from rollouts.types import Group
 
 STATES = ("start", "final", "last", "continued_cloning")
+"""That every run may have, in the order of tables; recipes add others."""
+_CHECKPOINTS = ("-validation", "-test")
+"""Ends of the names of what ``apprentice evaluate`` keeps, which is no state of a run."""
 
 
 def ratios_of(folder: Path, measure: Played) -> dict[str, dict[str, Ratio]]:
     """By state, the figures of a run, from the attempts that it kept."""
     states: dict[str, dict[str, Ratio]] = {}
-    for name in STATES:
+    there = {path.stem for path in (folder / "evaluation").glob("*.jsonl") if not path.stem.endswith(_CHECKPOINTS)}
+    for name in (*STATES, *sorted(there - set(STATES))):
         groups = list(Log(folder / "evaluation" / f"{name}.jsonl", Group).read())
         if groups:
             states[name] = measure.ratios(groups)
-        if name == "start":
+        if name == "start" and groups:
             states |= {hand: measure.ratios(groups, source) for hand, source in measure.by_hand().items()}
     return states
 
