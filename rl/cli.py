@@ -80,6 +80,15 @@ def train(
 
 
 @app.command()
+def plan(config: ConfigPath, overrides: Overrides = None) -> None:
+    """Say what a config would take (processes, memory, steps, tokens, costs) and which settings nothing reads."""
+    from rl.planning.plan import plan as lines
+
+    for line in lines(_load(config, list(overrides or []))[0]):
+        print(line)
+
+
+@app.command()
 def sweep(
     grid: Annotated[Path, typer.Argument(help="Arms and seeds, such as configs/trice/grid.yaml.", show_default=False)],
     overrides: Overrides = None,

@@ -1,0 +1,114 @@
+"""What a config would take, told before anything is started."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rl.config import override, read_yaml, validate
+from rl.models.load import HuggingFaceModel, TinyModel
+from rl.models.lora import Adapter
+from rl.models.tiny import build_model
+from rl.planning.knobs import dead_knobs
+from rl.planning.plan import plan, processes
+from rl.planning.size import size_of
+from rl.recipes.trice import TriceConfig
+
+TINY = Path("configs/trice/tiny.yaml")
+
+
+def config(*changes: str) -> TriceConfig:
+    return validate(override(read_yaml(TINY), changes), TriceConfig, "test")
+
+
+def test_the_size_of_a_model_that_is_built_here_is_that_of_the_model():
+    size = size_of(TinyModel(width=32, layers=3, heads=4, vocab_size=300))
+    built = build_model(300, width=32, layers=3, heads=4, max_length=128)
+    assert size is not None
+    assert size.parameters == size.trained == sum(one.numel() for one in built.parameters())
+    assert (size.layers, size.width) == (3, 32)
+
+
+def test_the_size_of_a_directory_is_read_from_its_config_alone_and_adapters_are_counted(tmp_path):
+    shape = LlamaConfig(
+        vocab_size=500, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4
+    )
+    (tmp_path / "config.json").write_text(json.dumps(shape.to_dict() | {"architectures": ["LlamaForCausalLM"]}))
+    adapter = Adapter(r=4, target_modules=["q_proj", "v_proj"])
+    size = size_of(HuggingFaceModel(path=str(tmp_path), adapter=adapter))
+    assert size is not None
+    assert size.parameters == sum(one.numel() for one in LlamaForCausalLM(shape).parameters())
+    assert size.trained == 2 * 2 * 4 * (64 + 64)
+
+
+def test_a_model_that_is_elsewhere_is_judged_by_its_name():
+    size = size_of(HuggingFaceModel(path="/models/Some-7.5B-Instruct", adapter=Adapter(r=8)))
+    assert size is not None
+    assert size.parameters == 7_500_000_000
+    assert 5e6 < size.trained < 5e7
+    assert "not on this machine" in size.origin
+    assert size_of(HuggingFaceModel(path="/models/mystery")) is None
+
+
+def test_a_plan_counts_what_the_run_will_do():
+    lines = "\n".join(plan(config()))
+    assert "clone      1,400 steps of 32: 44,800 examples" in lines
+    assert "46 rounds of 96 tasks by 8 attempts: 35,328 episodes, 276 steps" in lines
+    assert "validate   12 checkpoints" in lines
+    assert "4 CPUs, 0 GPUs" in lines
+
+
+def test_ranks_that_share_a_model_out_hold_less_each():
+    gpu = ["learner.gpu=true", "learner.workers=4", "ray.num_cpus=16", "model={kind: huggingface, path: /m/8B}"]
+    adamw = [f"{stage}.optimiser={{kind: adamw}}" for stage in ("cloning", "improvement")]
+    held = {}
+    for strategy in ("ddp", "zero2", "zero3"):
+        one = config(*gpu, *adamw, f"learner.strategy={strategy}")
+        size = size_of(one.model)
+        assert size is not None
+        held[strategy] = next(kind for kind in processes(one, size) if kind.name == "learner rank").memory
+    assert held["ddp"] > held["zero2"] > held["zero3"]
+    assert held["ddp"] - held["zero3"] == pytest.approx(8e9 * 16 * 3 / 4)
+
+
+def test_a_plan_bounds_what_an_endpoint_may_cost():
+    policy = {
+        "kind": "endpoint",
+        "base_url": "http://127.0.0.1:9/v1",
+        "model": "m",
+        "prompt_price": 1.0,
+        "completion_price": 10.0,
+    }
+    changes = [f"policies={yaml.safe_dump({'teacher': policy}, default_flow_style=True)}", "sources.5.policy=teacher"]
+    (line,) = [line for line in plan(config(*changes)) if line.startswith("endpoint")]
+    requests = 46 * 96 * 3
+    assert f"at most {requests:,} requests" in line
+    assert f"${(requests * 128 * 1.0 + requests * 48 * 10.0) / 1e6:,.2f}" in line
+
+
+@pytest.mark.parametrize(
+    ("changes", "knob"),
+    [
+        (["cloning.optimiser={kind: adamw, muon_lr: 0.1}"], "cloning.optimiser.muon_lr"),
+        (["improvement.optimiser={schedule: constant, floor: 0.5}"], "improvement.optimiser.floor"),
+        (["sources.0.top_p=0.5"], "sources.0 (forced-direct).top_p: at temperature 0"),
+        (["sources.0.count=2"], "sources.0 (forced-direct).count: 2 greedy attempts"),
+        (["sources.5.temperature=0.5"], "sources.7 (gold).temperature: the gold attempt is written out"),
+        (["improvement.validate_every=99"], "improvement.validate_every: 99 is more than the 46 rounds"),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_named(changes, knob):
+    (found,) = dead_knobs(config(*changes))
+    assert found.startswith(knob)
+    assert any(line.startswith("unread") for line in plan(config(*changes)))
+
+
+def test_the_settings_of_the_demo_are_all_read():
+    assert dead_knobs(config()) == []
+
+
+def test_an_object_store_that_is_too_small_for_the_weights_is_warned_of():
+    lines = list(plan(config("model={kind: huggingface, path: /m/8B}")))
+    assert any(line.startswith("warning    ray.object_store_mib: three versions") for line in lines)
