@@ -95,7 +95,7 @@ def test_a_plan_bounds_what_an_endpoint_may_cost():
         (["improvement.optimiser={schedule: constant, floor: 0.5}"], "improvement.optimiser.floor"),
         (["sources.0.top_p=0.5"], "sources.0 (forced-direct).top_p: at temperature 0"),
         (["sources.0.count=2"], "sources.0 (forced-direct).count: 2 greedy attempts"),
-        (["sources.5.temperature=0.5"], "sources.7 (gold).temperature: the gold attempt is written out"),
+        (["sources.5.temperature=0.5"], "sources.5 (gold).temperature: the gold attempt is written out"),
         (["improvement.validate_every=99"], "improvement.validate_every: 99 is more than the 46 rounds"),
     ],
 )
