@@ -131,7 +131,7 @@ def serve_run(
         DataError: the directory holds no model.
         ServingError: the server did not come up; the message has the cause.
     """
-    _require_free(host, port)
+    require_free(host, port)
     if not any((checkpoint / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise DataError(f"{checkpoint} is not a model directory: it has no config.json")
     cluster = remote.start(num_cpus=4, dashboard=dashboard, logs=logs)
@@ -195,7 +195,8 @@ def _cause(error: Exception) -> str:
     return str(error)[:500]
 
 
-def _require_free(host: str, port: int) -> None:
+def require_free(host: str, port: int) -> None:
+    """See that an address can be listened on. Raises ConfigError where it cannot."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,0 +1,1 @@
+"""Pages about runs: what was attempted, how it was ranked, how it is going; ``apprentice ui``."""
