@@ -41,4 +41,6 @@ def failure(outcome: Outcome, tool: str, timeout: float) -> tuple[str, Status]:
             return outcome.words, "unavailable"
         case ToolError():
             return outcome.words, "tool_error"
+        case ConnectionError():  # a tool written for others cannot raise TransientError
+            return f"{type(outcome.error).__name__}: {outcome.words}", "unavailable"
     return f"{type(outcome.error).__name__}: {outcome.words}", "tool_error"

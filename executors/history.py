@@ -1,12 +1,15 @@
 """What the states of an episode went through before a process died, so that fresh ones can be made the same."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from executors.errors import TransientError
+from executors.gate import Gate
 from executors.states import States
+from executors.step import Prepared
 from executors.threads import Outcome
 from executors.types import Observation, ToolCall
 
@@ -34,6 +37,8 @@ class Past:
     lost: str = ""
     """Why the state cannot be made again."""
     catching_up: asyncio.Lock = field(default_factory=asyncio.Lock)
+    gate: Gate = field(default_factory=lambda: Gate(1, None))
+    """Lets one call at a time at the state."""
 
 
 class History:
@@ -61,6 +66,11 @@ class History:
         if past is None:
             past = self._pasts[id(maker)] = Past(maker)
         return past
+
+    def turn(self, prepared: Prepared | None) -> contextlib.AbstractAsyncContextManager[None]:
+        """A call's turn at the state that it shares, to which calls come one after another, in their order."""
+        shares = None if prepared is None else prepared.shares
+        return contextlib.nullcontext() if shares is None else self.of(shares).gate
 
     def owing(self, eager: Iterable[Any]) -> list[Any]:
         """What makes the states that calls were answered for, and that nobody needed yet; and the eager ones."""

@@ -74,7 +74,7 @@ class Session:
         if noted:
             self._note(step)
         if step.status is None and not self._run_here(step):
-            asyncio.run(self._run_elsewhere(step))
+            asyncio.run(self._run_in_turn(step))
         observation = self._end(step)
         if noted and not step.taped:
             self._see_noted()
@@ -95,14 +95,14 @@ class Session:
         if noted:
             await finished(THREADS.start(functools.partial(self._note, step)), None, keep=True)
         if step.status is None and not self._run_here(step):
-            await self._run_elsewhere(step)
+            await self._run_in_turn(step)
         observation = self._end(step)
         if noted and not step.taped:
             await finished(THREADS.start(self._see_noted), None, keep=True)
         return observation
 
     async def arun_all(self, calls: Sequence[ToolCall | MalformedCall]) -> tuple[Observation, ...]:
-        """Run the calls of one reply at once; those over what a reply may make are refused."""
+        """Run the calls of one reply at once, those that share a state in order; those over the limit are refused."""
         most = self.executor.calls_per_turn or len(calls)
         refusal = f"only {most} calls are made at a time, and this one stands after them"
         running = (self._arun(call, refusal if place >= most else "") for place, call in enumerate(calls))
@@ -134,9 +134,8 @@ class Session:
 
     def _eager(self) -> list[Stateful]:
         named = self.executor.eager.items()
-        return list(
-            {id(maker): maker for name, maker in named if self._allowed is None or name in self._allowed}.values()
-        )
+        makers = {id(maker): maker for name, maker in named if self._allowed is None or name in self._allowed}
+        return list(makers.values())
 
     async def reward(self) -> float | None:
         """What the environments say that the episode is worth, together; None where none has a word on it.
@@ -187,10 +186,9 @@ class Session:
         """Settle a call that needs no tool: one that was recorded, is malformed, not allowed, or does not fit."""
         step = Step(call, next(self._numbers) if number is None else number)
         executor = self.executor
-        if executor.calls_per_episode is not None and step.number >= executor.calls_per_episode:
-            refusal = (
-                refusal or f"all {executor.calls_per_episode} calls of this episode are spent; go on without tools"
-            )
+        most = executor.calls_per_episode
+        if most is not None and step.number >= most:
+            refusal = refusal or f"all {most} calls of this episode are spent; go on without tools"
         if executor.cassette is not None and self._replay(step, refusal):
             return step
         if self._closed:
@@ -303,6 +301,10 @@ class Session:
             return False
         self._settle(step, prepared, outcome)
         return True
+
+    async def _run_in_turn(self, step: Step) -> None:
+        async with self.history.turn(step.prepared):
+            await self._run_elsewhere(step)
 
     async def _run_elsewhere(self, step: Step) -> None:
         """Run a call that may have to wait, as often as it takes."""

@@ -62,8 +62,16 @@ class LateError(TimeoutError):
     """Foreign code did not end in time."""
 
 
+class Coming(Future[Outcome]):
+    """What a coroutine will come to."""
+
+    begun = False
+    """Whether the event loop has come to it."""
+
+
 async def finished(future: Future[Outcome], timeout: float | None, *, keep: bool = False) -> Outcome:
-    """Wait for foreign code; the error is a ``LateError`` where it takes longer.
+    """Wait for foreign code; the error is a ``LateError`` where it takes longer, and a ``TransientError`` where it did
+    not even begin, because other code holds up the event loop.
 
     Args:
         future: as ``start`` gave it.
@@ -83,11 +91,14 @@ async def finished(future: Future[Outcome], timeout: float | None, *, keep: bool
             await done
     except TimeoutError:
         if not future.done():
-            return Outcome(error=LateError())
+            return Outcome(error=LateError()) if getattr(future, "begun", True) else _HELD_UP
     finally:
         if not keep:
             future.cancel()
     return future.result()
+
+
+_HELD_UP = Outcome(error=TransientError(), words="an asynchronous tool that blocks held this call up: it never began")
 
 
 class Threads:
@@ -198,14 +209,15 @@ class Loop:
 
     def start(self, make: Callable[[], Awaitable[Any]]) -> Future[Outcome]:
         """Run what a function makes; cancelling the future gives it up."""
-        future: Future[Outcome] = Future()
+        future = Coming()
         loop = self._ready()
         loop.call_soon_threadsafe(self._begin, loop, make, future)
         return future
 
-    def _begin(self, loop: asyncio.AbstractEventLoop, make: Callable[[], Awaitable[Any]], future: Future[Any]) -> None:
+    def _begin(self, loop: asyncio.AbstractEventLoop, make: Callable[[], Awaitable[Any]], future: Coming) -> None:
         if future.cancelled():
             return
+        future.begun = True
         task = loop.create_task(_awaited(make))
 
         def settle(task: asyncio.Task[Outcome]) -> None:
@@ -231,7 +243,7 @@ class Loop:
 
     def _ready(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._asked and not self._asked[1].is_set() and time.monotonic() - self._asked[0] > _DEAF:
+            if self._asked and not self._asked[1].wait(max(0.0, self._asked[0] + _DEAF - time.monotonic())):
                 self._replace()
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()

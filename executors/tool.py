@@ -44,6 +44,15 @@ class Limits:
     """Whether a call does no harm when it is made again after a crash: not where it changes anything that outlives the
     episode, such as an order placed. A state that only its episode knows is no such thing."""
 
+    def __post_init__(self) -> None:
+        for name in ("timeout", "per_second"):
+            if (most := getattr(self, name)) is not None and not most > 0:
+                raise ConfigError(f"a tool's {name} must be over 0, got {most}; None leaves it to the executor")
+        if self.concurrency is not None and self.concurrency < 1:
+            raise ConfigError(f"a tool's concurrency must be at least 1, got {self.concurrency}; None is no limit")
+        if self.retries < 0:
+            raise ConfigError(f"a tool's retries must be at least 0, got {self.retries}")
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from executors.catalog import Catalog
 from executors.executor import Executor
+from executors.hostile.python import ACCEPTED
 from executors.hostile.world import HOST, NAMES, World
 from executors.http.client import HttpClient, HttpConfig
 from executors.tools.http import http_tool
@@ -26,7 +27,8 @@ class HttpVerdict:
     must: str
     """How it has to end: ok, error, timeout or blocked."""
     got: str
-    """How it ended. Whether something was blocked is read from what did not happen, not from what the call says."""
+    """How it ended, in the words of ``must``. Whether something was blocked is read from what did not happen, not from
+    what the call says; a refusal in any words is an error."""
     passed: bool
     detail: str
     """What the policy read, and what went wrong."""
@@ -64,13 +66,14 @@ async def _judge_row(row: Mapping[str, Any], world: World, executor: Executor, d
     after = await executor.arun(ToolCall("http", {"url": f"http://{HOST}/ok"}))
     problems += [] if after.ok else [f"the next call failed: {after.content}"]
     got = observation.status if observation.status in ("ok", "timeout", "blocked") else "error"
-    if row["must"] == "blocked":
-        got = "ok" if effects else "blocked"
+    must = row["must"]
+    fits = must == "blocked" or got in ACCEPTED[must]
+    passed = fits and not effects and not problems
     return HttpVerdict(
         id=row["id"],
-        must=row["must"],
-        got=got,
-        passed=got == row["must"] and not effects and not problems,
+        must=must,
+        got=must if passed else "failed" if fits else got,
+        passed=passed,
         detail="; ".join([f"{observation.status}: {observation.content[:200]}", *effects, *problems]),
     )
 

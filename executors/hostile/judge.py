@@ -1,6 +1,5 @@
 """Runs a corpus of hostile calls, each by the part of the executors that has to bear it."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,18 +28,17 @@ def judge(path: Path, config: SandboxConfig = SandboxConfig()) -> list[Verdict]:
         SandboxUnavailableError: there are programs, and no sandbox holds here.
     """
     rows = read_rows(path)
-    values = _values(path)
     judges: dict[str, Callable[[list[Row]], list[Verdict]]] = {
         "python": lambda some: _python(some, config),
-        "calculator": lambda some: [_calculator(row, values.get(row.id)) for row in some],
+        "calculator": lambda some: [_calculator(row) for row in some],
         "http": _http,
         "json_args": _json_args,
     }
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[int, Verdict] = {}
     for tool, judged in judges.items():
-        if some := [row for row in rows if row.tool == tool]:
-            verdicts |= {verdict.id: verdict for verdict in judged(some)}
-    return [verdicts.get(row.id) or _unknown(row, judges) for row in rows]
+        if places := [place for place, row in enumerate(rows) if row.tool == tool]:
+            verdicts |= zip(places, judged([rows[place] for place in places]), strict=True)
+    return [verdicts.get(place) or _unknown(row, judges) for place, row in enumerate(rows)]
 
 
 def _python(rows: list[Row], config: SandboxConfig) -> list[Verdict]:
@@ -51,21 +49,18 @@ def _python(rows: list[Row], config: SandboxConfig) -> list[Verdict]:
         pool.close()
 
 
-def _calculator(row: Row, value: Any) -> Verdict:
+def _calculator(row: Row) -> Verdict:
     """Nothing of an expression is ever run, so one that must be blocked may be refused in any words."""
     started = time.perf_counter()
-    got, said = outcome(row.input) if isinstance(row.input, str) else ("error", "it is not text")
+    got, said = outcome(row.text)
     seconds = time.perf_counter() - started
-    fits = got == "ok" and _equal(said, value) if row.must == "ok" else got in ("error", "blocked")
-    note = "" if fits else f"it came to {said}"
-    if fits and seconds > ON_TIME_S:
-        fits, note = False, f"late: {seconds:.1f} s"
-    return Verdict(row.id, row.tool, row.must, got, fits, seconds, note)
+    fits = got == "ok" and _equal(said, row.why) if row.must == "ok" else got in ("error", "blocked")
+    return _told(row, got, fits, seconds, f"it came to {said}")
 
 
 def _http(rows: list[Row]) -> list[Verdict]:
     started = time.perf_counter()
-    found = judge_http([{"id": row.id, "must": row.must, "input": row.input} for row in rows])
+    found = judge_http([{"id": row.id, "must": row.must, "input": row.text} for row in rows])
     seconds = (time.perf_counter() - started) / len(rows)
     return [Verdict(v.id, "http", v.must, v.got, v.passed, seconds, "" if v.passed else v.detail) for v in found]
 
@@ -74,22 +69,22 @@ def _json_args(rows: list[Row]) -> list[Verdict]:
     verdicts = []
     for row in rows:
         started = time.perf_counter()
-        (got,) = judge_json_args([{"input": row.input}])
+        (got,) = judge_json_args([{"input": row.text}])
         seconds = time.perf_counter() - started
-        fits = got == row.must or (row.must == "blocked" and got == "error")
-        note = f"late: {seconds:.1f} s" if seconds > ON_TIME_S else "" if fits else f"it came to {got}"
-        verdicts.append(Verdict(row.id, row.tool, row.must, got, fits and not note, seconds, note))
+        fits = got == row.must or (row.must != "ok" and got == "error")
+        verdicts.append(_told(row, got, fits, seconds, f"it came to {got}"))
     return verdicts
+
+
+def _told(row: Row, status: str, fits: bool, seconds: float, fault: str) -> Verdict:
+    late = f"late: {seconds:.1f} s" if seconds > ON_TIME_S else ""
+    passed = fits and not late
+    got = row.must if passed else status if status != row.must else "failed"
+    return Verdict(row.id, row.tool, row.must, got, passed, seconds, late or ("" if fits else fault), status)
 
 
 def _unknown(row: Row, known: Sequence[str] | dict[str, Any]) -> Verdict:
     return Verdict(row.id, row.tool, row.must, "none", False, 0.0, f"no such tool; there are {', '.join(known)}")
-
-
-def _values(path: Path) -> dict[str, Any]:
-    """What calculator rows that must be ok come to, by id."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return {row["id"]: row.get("why") for row in rows if row.get("tool") == "calculator" and row.get("must") == "ok"}
 
 
 def _equal(got: Any, expected: Any) -> bool:

@@ -49,6 +49,13 @@ class Row:
     """A program, an expression, a request or the text of arguments."""
     must: str
     """``ok``, ``error``, ``timeout`` or ``blocked``."""
+    why: Any = ""
+    """Of an expression that must be ok, its value; else for people."""
+
+    @property
+    def text(self) -> str:
+        """The input as text; what is something else is written as JSON."""
+        return self.input if isinstance(self.input, str) else json.dumps(self.input)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +66,13 @@ class Verdict:
     tool: str
     must: str
     got: str
+    """What it came to, in the words of ``must``; ``failed`` where what it did beside, or its lateness, undoes it."""
     passed: bool
     seconds: float
     note: str = ""
     """What went wrong; empty where nothing did."""
+    status: str = ""
+    """What the part that bore the call said itself."""
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -81,7 +91,7 @@ def read_rows(path: Path) -> list[Row]:
             continue
         try:
             found = json.loads(line)
-            rows.append(Row(str(found["id"]), found["tool"], found["input"], found["must"]))
+            rows.append(Row(str(found["id"]), found["tool"], found["input"], found["must"], found.get("why", "")))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path}:{number} is not a hostile call ({type(error).__name__}: {error}); "
@@ -111,12 +121,12 @@ def judge_python(rows: Iterable[Row], pool: SandboxPool, *, unsafe: bool = False
         raise ConfigError("hostile programs are not run without isolation; set sandbox.tier to auto, ns or ll")
     pool.start()
     with _canaries() as canaries:
-        return [_judged(row, str(row.input), pool, canaries) for row in rows if row.tool == "python"]
+        return [_judged(row, pool, canaries) for row in rows if row.tool == "python"]
 
 
-def _judged(row: Row, source: str, pool: SandboxPool, canaries: "Canaries") -> Verdict:
+def _judged(row: Row, pool: SandboxPool, canaries: "Canaries") -> Verdict:
     started = time.monotonic()
-    result = pool.run_source(source)
+    result = pool.run_source(row.text)
     seconds = time.monotonic() - started
     effects = canaries.effects(result)
     if row.must == "blocked":
@@ -132,15 +142,9 @@ def _judged(row: Row, source: str, pool: SandboxPool, canaries: "Canaries") -> V
     fits = row.must == "blocked" or result.status in ACCEPTED[row.must]
     if result.status == "internal":
         effects.append(result.error)
-    return Verdict(
-        row.id,
-        row.tool,
-        row.must,
-        result.status,
-        fits and not effects,
-        seconds,
-        "; ".join(effects) or _why(fits, result),
-    )
+    got = row.must if fits and not effects else "failed" if effects else result.status
+    note = "; ".join(effects) or _why(fits, result)
+    return Verdict(row.id, row.tool, row.must, got, fits and not effects, seconds, note, result.status)
 
 
 def _why(fits: bool, result: SandboxResult) -> str:

@@ -25,7 +25,8 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _TUNNELS_AND_TESTS = [ipaddress.ip_network(n) for n in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")]
-_RELAYS = ipaddress.ip_network("192.88.99.0/24")
+_NOT_OPEN = [ipaddress.ip_network(n) for n in ("192.88.99.0/24", "168.63.129.16/32")]
+"""Relays of 6to4, and where Azure tells a machine its secrets."""
 _PATIENCE = 2.0
 """Seconds after which the next address of a host is tried."""
 _ISATAP = (0x00005EFE, 0x02005EFE)
@@ -49,7 +50,8 @@ def is_public(address: str) -> bool:
             return is_public(str(inner))
         tunnel = any(ip in network for network in _TUNNELS_AND_TESTS) or (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP
         return ip in _UNICAST and ip.is_global and not tunnel
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved and ip not in _RELAYS
+    closed = ip.is_multicast or ip.is_reserved or any(ip in network for network in _NOT_OPEN)
+    return ip.is_global and not closed
 
 
 @dataclass(frozen=True, slots=True)

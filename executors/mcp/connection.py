@@ -34,6 +34,10 @@ CLOSE_TIMEOUT = 5.0
 INHERITED = ("PATH", "HOME", "LANG")
 """The variables that a server started here inherits."""
 _TAIL = 1000
+_PATIENCE = 0.7
+"""Share of a call's time for which it waits until the server is there."""
+_USUAL = 10.0
+"""Seconds that an executor gives a call where nobody says otherwise."""
 
 
 class Connection:
@@ -58,14 +62,15 @@ class Connection:
         """Call a tool, if need be over a second session.
 
         Raises:
-            TransientError: both sessions were lost.
+            TransientError: both sessions were lost, or the server takes too long to start.
             TimeoutError: the server did not answer in time.
             BadCallError: the server finds fault with the arguments.
             ToolError: it answers with another error, or with what is no answer.
         """
         lost = None
+        until = asyncio.get_running_loop().time() + _PATIENCE * (self.server.timeout or _USUAL)
         for _ in range(2):
-            session = await self._open()
+            session = await self._ready(until)
             try:
                 return await session.call(tool, arguments, self.server.timeout or CALL_TIMEOUT)
             except _LostError as error:
@@ -83,6 +88,14 @@ class Connection:
         if session is not None:
             session.closing.set()
             await asyncio.wait({session.task}, timeout=CLOSE_TIMEOUT)
+
+    async def _ready(self, until: float) -> "_Session":
+        """The session; a server that takes long to start is no fault of the call, which is tried again."""
+        try:
+            async with asyncio.timeout_at(until):
+                return await self._open()
+        except TimeoutError as error:
+            raise TransientError(f"the MCP server {self.server.name!r} is still starting") from error
 
     async def _open(self) -> "_Session":
         """The session. A caller that gives up does not stop it from being opened for those that come later."""
@@ -154,6 +167,7 @@ async def _connect(server: McpServer) -> _Session:
     expanded, passes = server.expanded()
     if expanded.url != server.url:
         logging.getLogger("httpx2").setLevel(logging.WARNING)  # it would log the URL, and with it what is secret there
+    logging.getLogger("mcp.client.stdio").setLevel(logging.CRITICAL)  # a traceback for all that is no message
     ready: asyncio.Future[tuple[Client, list[ServedTool]]] = asyncio.get_running_loop().create_future()
     closing = asyncio.Event()
     with ExitStack() as stack:

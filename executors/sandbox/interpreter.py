@@ -23,6 +23,8 @@ from executors.sandbox import wire
 ANSWER_FD, REQUEST_FD = 3, 4
 REQUEST = struct.Struct("<8sI")
 ERROR_CHARS = 4000
+MAX_FRAMES = 1000
+"""The innermost frames of a traceback that are looked at: a program may have millions."""
 REHEARSALS = 10
 _LIBRARY = (os.path.dirname(os.__file__), "python")
 """The standard library's folder, and what tracebacks call it."""
@@ -108,6 +110,11 @@ def _told(error: BaseException, file: str) -> str:
     trace: TracebackType | None = error.__traceback__
     while trace and trace.tb_frame.f_code.co_filename != file:
         trace = trace.tb_next
+    ahead = trace
+    for _ in range(MAX_FRAMES):
+        ahead = ahead and ahead.tb_next
+    while trace and ahead:
+        trace, ahead = trace.tb_next, ahead.tb_next
     text = "".join(traceback.format_exception(type(error), error, trace)).strip().replace(*_LIBRARY)
     return text if len(text) <= ERROR_CHARS else "... " + text[-ERROR_CHARS:]
 

@@ -8,12 +8,16 @@ from email import message_from_bytes
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
+from executors.arguments import LIMITS, ArgumentLimits, check_arguments
+from executors.errors import BadCallError
 from executors.http.client import Answer
 from executors.openapi.operations import PLACEHOLDER, Argument, Operation
+from executors.openapi.requests import MAX_BODY
 from executors.schemas.fabricate import ABSENT, Schema
 from executors.simulation.answers import answer_of
 from executors.simulation.world import adapted
 
+_LIMITS = ArgumentLimits(max_chars=MAX_BODY, max_keys=MAX_BODY, max_depth=LIMITS.max_depth + 1)
 _SEPARATORS = {"spaceDelimited": " ", "pipeDelimited": "|"}
 
 
@@ -101,7 +105,7 @@ def _value(argument: Argument, name: str, given: Sequence[tuple[str, str]], sche
     taken.add(name)
     if argument.style == "json":
         try:
-            return json.loads(values[0])
+            return _json(values[0])
         except ValueError:
             return values[0]
     return typed(_split(argument, values, schema), schema)
@@ -155,7 +159,7 @@ def _from_body(operation: Operation, received: Received, schemas: Mapping[str, S
     elif kind == "multipart/form-data":
         value = _form(_multipart(media, received.body))
     elif kind == "application/json" or kind.endswith("+json"):
-        value = json.loads(received.body, parse_constant=_no_number)
+        value = _json(received.body)
     else:
         value = received.body.decode(errors="replace")
     if operation.whole_body:
@@ -168,6 +172,18 @@ def _from_body(operation: Operation, received: Received, schemas: Mapping[str, S
     if kind == "application/json" or kind.endswith("+json"):
         return named
     return {key: typed(item, schemas.get(key, {})) for key, item in named.items()}
+
+
+def _json(text: str | bytes) -> Any:
+    """What JSON says, no deeper than a call may be."""
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+        check_arguments({"body": value}, _LIMITS)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except BadCallError as error:
+        raise ValueError(str(error)) from error
+    return value
 
 
 def _no_number(name: str) -> None:

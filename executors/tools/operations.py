@@ -1,6 +1,6 @@
-"""FuncQA's thirteen operations, each a tool of its own: at full precision, so that what is rounded is only what is shown.
+"""FuncQA's thirteen operations, each a tool of its own, at full precision: only what is shown is rounded.
 
-They are the calculator's functions. A tool gets numbers and never an expression, so nothing is parsed that a policy wrote.
+They are the calculator's functions. A tool gets numbers and never an expression, so there is nothing to parse.
 """
 
 from collections.abc import Iterable

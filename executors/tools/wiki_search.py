@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,28 +25,34 @@ class Passage:
 
 
 class Passages:
-    """A corpus and its index. Another process reads the file again."""
+    """A corpus and its index. Another process reads the file again, or is sent the passages."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, source: str | Path | Sequence[Passage]) -> None:
         """
         Args:
-            path: JSON lines with ``text`` and perhaps ``id`` and ``title``, or tab-separated ``id``, text and perhaps a
-                title, with or without a first line that names them.
+            source: the passages themselves, or a file of them: JSON lines with ``text`` and perhaps ``id`` and
+                ``title``, or tab-separated ``id``, text and perhaps a title, with or without a first line that names
+                them.
 
         Raises:
             DataError: the file is not there, holds no passage, or a line of it is none.
         """
-        self.path = Path(path)
-        text = _text(self.path)
+        self.source = Path(source) if isinstance(source, str | Path) else tuple(source)
+        if isinstance(self.source, Path):
+            text = _text(self.source)
+            tabs = self.source.suffix.lower() == ".tsv"
+            rows = (_tab_separated if tabs else _json_lines)(self.source, text)
+            self.passages = tuple(rows)
+        else:
+            text = repr(self.source)
+            self.passages = self.source
         self.version = hashlib.sha256(text.encode()).hexdigest()[:12]
-        rows = _tab_separated(self.path, text) if self.path.suffix.lower() == ".tsv" else _json_lines(self.path, text)
-        self.passages = tuple(rows)
         if not self.passages:
-            raise DataError(f"{self.path} holds no passage; write JSON lines with 'title' and 'text'")
+            raise DataError(f"{self.source or 'the corpus'} holds no passage; write JSON lines with 'title' and 'text'")
         self._index = Index(f"{passage.title} {passage.text}" for passage in self.passages)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Passages, (self.path,)
+        return Passages, (self.source,)
 
     def __len__(self) -> int:
         return len(self.passages)
@@ -75,18 +81,18 @@ class _Searcher:
         return "\n".join(f"[{i}] {p.title}: {p.text}" if p.title else f"[{i}] {p.text}" for i, p in enumerate(found, 1))
 
 
-def wiki_search_tool(path: str | Path, k: int = 2, *, name: str = "wiki_search") -> Tool:
+def wiki_search_tool(source: str | Path | Sequence[Passage], k: int = 2, *, name: str = "wiki_search") -> Tool:
     """Search over a corpus as a tool.
 
     Args:
-        path: see ``Passages``; read and indexed at once.
+        source: see ``Passages``; read and indexed at once.
         k: how many passages come back; TRICE gives two.
         name: of the tool.
 
     Raises:
         DataError: see ``Passages``.
     """
-    passages = Passages(path)
+    passages = Passages(source)
     limits = Limits(retries=0, cache=True, version=f"{passages.version}-{k}")
     return as_tool(_Searcher(passages, k), name=name, instant=len(passages) <= INSTANT_PASSAGES, limits=limits)
 

@@ -24,12 +24,14 @@ from executors.errors import ApprenticeError, ConfigError, DataError
 from executors.types import ToolSpec
 from rl import remote
 from rl.serving.chat import REPLY, ChatServer
+from rl.serving.gate import KEYS, Limits, keys_from_environment, log_to_stderr
 from rl.serving.http import Answer, ChatEngine, build_api
 from rl.serving.wire import ChatRequest
 from rollouts.formats import Format
 from rollouts.types import Sampling
 
 APP = "apprentice"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MAX_ONGOING = 256
 """Requests that a replica works on at once; more wait at the proxy."""
 
@@ -75,12 +77,17 @@ class EngineHandle:
 class Ingress:
     """The replica that speaks HTTP; it reads and refuses requests, and has no weights."""
 
-    def __init__(self, engine: DeploymentHandle, model: Mapping[str, Any]) -> None:
+    def __init__(
+        self, engine: DeploymentHandle, model: Mapping[str, Any], limits: Limits, keys: Mapping[str, str]
+    ) -> None:
         self._engine = EngineHandle(engine)
         self._model = model
+        self._limits = limits
+        self._keys = keys
+        log_to_stderr()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self._engine, self._model)
+        return build_api(self._engine, self._model, limits=self._limits, keys=self._keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,7 @@ def serve_run(
     host: str = "127.0.0.1",
     port: int = 8000,
     sampling: Sampling = REPLY,
+    limits: Limits = Limits(),
     logs: Path | None = None,
     dashboard: bool = False,
     blocking: bool = True,
@@ -119,25 +127,33 @@ def serve_run(
         model_id: what clients call it.
         format: that it was trained to read and write.
         catalog: the tools that it was trained with; clients run them.
-        host: to listen on; beyond this machine the endpoint is open to whoever reaches it.
+        host: to listen on; beyond this machine only with keys in ``APPRENTICE_API_KEYS``, which every caller then has
+            to send.
         port: to listen on.
         sampling: of replies whose request does not say.
+        limits: of what is taken on at once.
         logs: folder for logs; kept nowhere by default.
         dashboard: whether to start Ray's.
         blocking: whether to wait for Ctrl-C and stop; otherwise the caller stops the server that is returned.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: the port is taken, or the endpoint would be open to other machines without a key.
         DataError: the directory holds no model.
         ServingError: the server did not come up; the message has the cause.
     """
+    keys = keys_from_environment()
+    if host not in LOOPBACK and not keys:
+        raise ConfigError(
+            f"--host {host} opens the endpoint to other machines: put keys into {KEYS} first (label:key, separated by "
+            "commas), or listen on 127.0.0.1"
+        )
     require_free(host, port)
     if not any((checkpoint / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise DataError(f"{checkpoint} is not a model directory: it has no config.json")
     cluster = remote.start(num_cpus=4, dashboard=dashboard, logs=logs)
     server = Server(f"http://{host}:{port}/v1", cluster)
     try:
-        _deploy(checkpoint.resolve(), model_id, format, catalog, sampling, host, port)
+        _deploy(checkpoint.resolve(), model_id, format, catalog, sampling, host, port, limits, keys)
         if blocking:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             print(f"{model_id} listens at {server.url} (OpenAI chat completions); Ctrl-C stops it", flush=True)
@@ -151,7 +167,15 @@ def serve_run(
 
 
 def _deploy(
-    checkpoint: Path, model_id: str, format: Format, catalog: Catalog, sampling: Sampling, host: str, port: int
+    checkpoint: Path,
+    model_id: str,
+    format: Format,
+    catalog: Catalog,
+    sampling: Sampling,
+    host: str,
+    port: int,
+    limits: Limits,
+    keys: Mapping[str, str],
 ) -> None:
     deployment: Any = serve.deployment
     options = {
@@ -173,7 +197,7 @@ def _deploy(
         "owned_by": APP,
         "tools": [spec.as_openai() for spec in specs],
     }
-    ingress = deployment(Ingress, ray_actor_options={"num_cpus": 0}, **options).bind(engine, model)
+    ingress = deployment(Ingress, ray_actor_options={"num_cpus": 0}, **options).bind(engine, model, limits, keys)
     serve.start(http_options={"host": host, "port": port}, logging_config=LoggingConfig(enable_access_log=False))
     try:
         serve.run(ingress, name=APP, route_prefix="/")

@@ -56,6 +56,10 @@ class Strip:
         """Room for a sequence."""
         return cls(*layout.empty(1, length))
 
+    def cut(self, length: int) -> "Strip":
+        """Its first tokens, where they lie."""
+        return Strip([kv[:, :, :length] for kv in self.keys], [kv[:, :, :length] for kv in self.values])
+
     @torch.inference_mode()
     def copy(self, other: "Strip", length: int) -> None:
         """Begin with the first tokens of another."""

@@ -46,17 +46,23 @@ class ChatServer:
         """
         asked = self._ask(chat)
         envelope = self._envelope(chat, asked, "chat.completion")
+        every = asked.choices(chat.n)
         try:
-            completion = await self._complete(asked)
+            completions = await asyncio.gather(*(self._complete(one) for one in every))
         finally:
-            self.policy.release(asked.request.session)
+            for one in every:
+                self.policy.release(one.request.session)
+        choices = [self._choice(index, completion, asked, chat) for index, completion in enumerate(completions)]
+        return envelope | {"choices": choices, "usage": usage(completions)}
+
+    def _choice(self, index: int, completion: Completion, asked: Asked, chat: ChatRequest) -> dict[str, Any]:
         answered = answer(completion, asked, self.format, self.specs)
         message: dict[str, Any] = {"role": "assistant", "content": answered.content}
         if answered.calls:
             message["tool_calls"] = [_wire_call(call) for call in answered.calls]
         message |= _extra(answered)
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answered.finish}
-        return envelope | {"choices": [choice], "usage": _usage(completion)}
+        told = logprobs_of(completion, self.policy) if chat.logprobs else None
+        return {"index": index, "message": message, "logprobs": told, "finish_reason": answered.finish}
 
     async def stream(self, chat: ChatRequest) -> AsyncIterator[dict[str, Any]]:
         """The response in chunks, as the reply grows.
@@ -82,7 +88,7 @@ class ChatServer:
                 if not begun:
                     yield envelope | _choice({"role": "assistant", "content": ""})
                     begun = True
-                content = self.format.answer_so_far(text, self.specs) or ""
+                content = self.format.answer_so_far(_safe(text, asked.stop), self.specs) or ""
                 if len(content) > len(sent):
                     yield envelope | _choice({"content": content[len(sent) :]})
                     sent = content
@@ -90,9 +96,12 @@ class ChatServer:
             answered = answer(completion, asked, self.format, self.specs)
             for delta in _last_deltas(answered, sent, begun):
                 yield envelope | _choice(delta)
-            yield envelope | _choice(_extra(answered), answered.finish)
+            last = _choice(_extra(answered), answered.finish)
+            if chat.logprobs:
+                last["choices"][0]["logprobs"] = logprobs_of(completion, self.policy)
+            yield envelope | last
             if counted:
-                yield envelope | {"choices": [], "usage": _usage(completion)}
+                yield envelope | {"choices": [], "usage": usage([completion])}
         finally:
             reply.cancel()
             with suppress(asyncio.CancelledError, ChatError):
@@ -152,11 +161,38 @@ def _extra(answered: Answered) -> dict[str, Any]:
     return {"apprentice": answered.extra.model_dump(exclude_defaults=True)}
 
 
-def _usage(completion: Completion) -> dict[str, int]:
-    """Tokens as the policy counts them; what a reply was made to begin with is part of it."""
-    written = len(completion.token_ids)
+def _safe(text: str, stops: Sequence[str]) -> str:
+    """What of a growing text cannot become part of a stop string any more."""
+    for stop in stops:
+        if (at := text.find(stop)) >= 0:
+            text = text[:at]
+    held = max((size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0)
+    return text[: len(text) - held]
+
+
+def logprobs_of(completion: Completion, policy: Policy) -> dict[str, Any]:
+    """Each token of a reply with its log-probability, in OpenAI's form.
+
+    Raises:
+        ChatError: the policy writes no tokens.
+    """
+    tokenizer = getattr(policy, "tokenizer", None)
+    if tokenizer is None or len(completion.logprobs) != len(completion.token_ids):
+        raise ChatError(f"{policy.name} tells no log-probabilities", param="logprobs", code="unsupported_value")
+
+    def told(id: int, logprob: float) -> dict[str, Any]:
+        text = tokenizer.decode([id])
+        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+    tops = completion.top_logprobs or ((),) * len(completion.token_ids)
+    rows = zip(completion.token_ids, completion.logprobs, tops, strict=True)
     return {
-        "prompt_tokens": completion.prompt_tokens,
-        "completion_tokens": written,
-        "total_tokens": completion.prompt_tokens + written,
+        "content": [told(id, logprob) | {"top_logprobs": [told(*one) for one in top]} for id, logprob, top in rows],
+        "refusal": None,
     }
+
+
+def usage(completions: Sequence[Completion]) -> dict[str, int]:
+    """Tokens as the policy counts them, of replies with what they were made to begin with; the prompt counts once."""
+    read, written = completions[0].prompt_tokens, sum(len(completion.token_ids) for completion in completions)
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}

@@ -1,8 +1,8 @@
 """The transformers engine: one continuously batched decode loop for all concurrent episodes.
 
-A reply that ends in a call leaves its keys and values behind; the observation is appended to them, so that nothing of
-an episode is ever read twice. A prompt is read once for all requests that begin with it. Rows join and leave the batch
-at any step, so a slow tool holds up nobody. What is kept has a bound: requests beyond it wait, in order.
+A reply leaves its keys and values behind until its session is released; the observation is appended to them, so that
+nothing of an episode is ever read twice. A prompt is read once for all requests that begin with it. Rows join and leave
+the batch at any step, so a slow tool holds up nobody. What is kept has a bound: requests beyond it wait, in order.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from rl.serving.passes import LeanModel, PackedModel
 from rl.serving.readers import budget, context, reader
 from rl.serving.reread import RereadLane
 from rl.serving.rows import Finish, Row
-from rl.serving.sampling import choose, steered, top, uniform
+from rl.serving.sampling import choose, objection, steered, top, uniform
 from rl.serving.stacked import StackedLane, StackedModel
 from rollouts.policy import PolicyUnavailableError, PromptTooLongError, Request
 from rollouts.types import Completion
@@ -78,6 +78,8 @@ class TransformersPolicy:
         self._memory = Memory(max_cached_tokens or budget(self._adapters.model, self._reader), logits_cost)
         self._pieces = Pieces(tokenizer)
         self._fingerprint = fingerprint(tokenizer)
+        self._known = int(self._adapters.model.get_input_embeddings().weight.shape[0])
+        self._choices = int(self._adapters.model.get_output_embeddings().weight.shape[0])
         self._ends = frozenset(_end_ids(model, tokenizer))
         self._limit = min(context(self._adapters.model), self._memory.limit - logits_cost)
         self._encoded: dict[str, tuple[int, ...]] = {}
@@ -112,15 +114,14 @@ class TransformersPolicy:
 
         Raises:
             PromptTooLongError: what is to be read is longer than the model's context or than all that may be kept.
-            PolicyUnavailableError: the adapter is unknown, the constraint allows nothing, or the model fails.
+            PolicyUnavailableError: the adapter is unknown, the constraint allows nothing, the sampling or the tokens
+                are none that the model has, or the model fails.
         """
         if request.adapter not in ("", *self.adapters):
             raise PolicyUnavailableError(
                 f"{self.name} has no adapter {request.adapter!r}; it has {', '.join(self.adapters) or 'none'}"
             )
         row = self._row(request)
-        if row is None:
-            return Completion(text="", finish="length", tokenizer=self._fingerprint)
         self._waiting.append(row)
         self._coming[row.key] += 1
         if self._loop is None or self._loop.done():
@@ -173,8 +174,8 @@ class TransformersPolicy:
             lane.close()
         self._memory.clear(name)
 
-    def _row(self, request: Request) -> Row | None:
-        """A reply to be written; None where a later turn finds no room for one."""
+    def _row(self, request: Request) -> Row:
+        """A reply to be written."""
         tokens: list[int] = []
         head = 0
         for segment in request.segments:
@@ -183,18 +184,31 @@ class TransformersPolicy:
                 tokens += self._own(segment)
             else:
                 tokens += self._encode(segment)
-        if not tokens:
-            raise PolicyUnavailableError(f"task {request.task.id!r} gives {self.name} nothing to read")
+        forced = self._encode(request.prefix) if request.prefix else ()
+        self._require_readable(request, (*tokens, *forced))
         room = min(request.sampling.max_tokens, self._limit - len(tokens))
-        if room <= 0 and request.turn > 0:
-            return None
         if room <= 0:
             raise PromptTooLongError(
                 f"task {request.task.id!r} takes {len(tokens)} tokens and {self.name} reads {self._limit} at most"
             )
-        forced = self._encode(request.prefix) if request.prefix else ()
         future: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         return Row(request, future, tuple(tokens), tuple(tokens[: head or len(tokens)]), forced, room)
+
+    def _require_readable(self, request: Request, tokens: tuple[int, ...]) -> None:
+        """See that a request cannot fail in the midst of others.
+
+        Raises:
+            PolicyUnavailableError: it would.
+        """
+        if not tokens:
+            raise PolicyUnavailableError(f"task {request.task.id!r} gives {self.name} nothing to read")
+        if objected := objection(request.sampling, request.seed, self._choices):
+            raise PolicyUnavailableError(f"task {request.task.id!r} cannot be sampled from {self.name}: {objected}")
+        if max(tokens) >= self._known:
+            raise PolicyUnavailableError(
+                f"task {request.task.id!r} has token {max(tokens)} and {self.name} those below {self._known}: give the "
+                "tokenizer that the model was made with, or resize its embeddings"
+            )
 
     async def _decode(self) -> None:
         """Until no reply is left: admit rows, read, choose a token for each, let finished ones go."""
@@ -320,7 +334,7 @@ class TransformersPolicy:
         lane.leave(row)
 
     def _deliver(self, lane: AnyLane, row: Row, finish: Finish) -> None:
-        lane.leave(row, keep=finish != "end")
+        lane.leave(row, keep=True)
         row.future.set_result(row.completion(finish, self._fingerprint))
 
     def _encode(self, text: str) -> tuple[int, ...]:

@@ -10,9 +10,11 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from rl.serving.chat import ChatServer
+from rl.serving.gate import Figures, Gate, Limits
 from rl.serving.wire import ChatError, ChatRequest, read, unknown_model
 
-_ROUTES = "/v1/chat/completions, /v1/models and /health"
+_ROUTES = "/v1/chat/completions, /v1/models, /health and /metrics"
+_COUNTED = ("/v1/chat/completions", "/v1/models", "/health", "/metrics")
 
 Answer = tuple[int, dict[str, Any]]
 """HTTP status and body."""
@@ -57,14 +59,20 @@ class ChatEngine:
             yield error.status, error.body()
 
 
-def build_api(engine: Engine, model: Mapping[str, Any]) -> FastAPI:
+def build_api(
+    engine: Engine, model: Mapping[str, Any], *, limits: Limits = Limits(), keys: Mapping[str, str] = {}
+) -> FastAPI:
     """The routes of one served policy.
 
     Args:
         engine: what answers.
         model: the policy as ``/v1/models`` describes it.
+        limits: of what is taken on at once.
+        keys: labels by the digests of keys; without any, everyone may ask.
     """
     api = FastAPI(title="Apprentice", docs_url=None, redoc_url=None, openapi_url=None)
+    figures = Figures()
+    api.add_middleware(Gate, limits=limits, keys=keys, figures=figures, routes=frozenset(_COUNTED))
     api.add_exception_handler(ChatError, _refused)
     api.add_exception_handler(HTTPException, _no_route)
     api.add_exception_handler(Exception, _failed)
@@ -72,6 +80,10 @@ def build_api(engine: Engine, model: Mapping[str, Any]) -> FastAPI:
     @api.get("/health")
     async def health() -> Response:
         return JSONResponse({"status": "ok", "version": await engine.ready()})
+
+    @api.get("/metrics")
+    async def metrics() -> Response:
+        return Response(figures.text(), media_type="text/plain; version=0.0.4")
 
     @api.get("/v1/models")
     async def models() -> Response:

@@ -80,7 +80,7 @@ class Lane:
             row: a reply to be written.
             siblings: whether others with the same prompt are about to come.
         """
-        kept = self._memory.resume(row.request.session, self._adapter, row.tokens)
+        kept = self._memory.resume(row.request.session, self._adapter, row.tokens, row.head)
         return self._resume(row, kept) if kept else self._begin(row, siblings)
 
     def _resume(self, row: Row, kept: Parked) -> bool:

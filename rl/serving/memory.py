@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from typing import Protocol
 
-from rl.serving.prompts import Prompt, Prompts
+from rl.serving.prompts import Prompt, Prompts, common
 
 
 @dataclass(slots=True)
@@ -39,6 +39,10 @@ class Kept(Protocol):
         """Tokens that it takes the memory of."""
         ...
 
+    def cut(self, length: int) -> "Kept | None":
+        """As it was after its first tokens; None where that cannot be told any more."""
+        ...
+
 
 @dataclass(slots=True, eq=False)
 class Parked:
@@ -51,6 +55,14 @@ class Parked:
     """Attended where it lies; None where the strip holds it too."""
     strip: Kept
     used: int
+
+    def cut(self, length: int) -> "Parked | None":
+        """As it was when it had read so many tokens; None where that cannot be told, or its prompt goes further."""
+        if length == len(self.tokens):
+            return self
+        own = length - (len(self.prompt.tokens) if self.prompt else 0)
+        strip = self.strip.cut(own) if own > 0 else None
+        return None if strip is None else Parked(self.adapter, self.tokens[:length], self.prompt, strip, self.used)
 
 
 class Tenant(Protocol):
@@ -109,18 +121,25 @@ class Memory:
         self._parked[session] = parked
         self._parked_tokens += parked.strip.length
 
-    def resume(self, session: str, adapter: str, tokens: tuple[int, ...]) -> Parked | None:
-        """What is kept of a session, if what it is to read goes on from there; it is no longer kept here then."""
+    def resume(self, session: str, adapter: str, tokens: tuple[int, ...], head: tuple[int, ...] = ()) -> Parked | None:
+        """What is kept of a session, as far as what it is to read begins alike; it is no longer kept here then.
+
+        Args:
+            session: by its name.
+            adapter: that is to read.
+            tokens: what it is to read; one of them at least is left to be read.
+            head: the first of them: where that prompt is known and the session has no more of it, it is forgotten.
+        """
         kept = self._parked.get(session)
         if kept is None:
             return None
-        held = len(kept.tokens)
-        if kept.adapter != adapter or held >= len(tokens) or tokens[:held] != kept.tokens:
+        same = kept.cut(common(kept.tokens, tokens[:-1])) if kept.adapter == adapter else None
+        if same is None or (len(same.tokens) < len(head) and self.prompts.find(adapter, head)):
             self.forget(session)
             return None
         del self._parked[session]
         self._parked_tokens -= kept.strip.length
-        return kept
+        return same
 
     def forget(self, session: str) -> None:
         """The session is over."""

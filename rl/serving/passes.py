@@ -113,11 +113,13 @@ class LeanModel(PackedModel):
         for layer, scoring in zip(parts.layers, self._scorings, strict=True):
             attention, forward = layer.self_attn, layer.mlp
             seen = self._attended(attention, _normed(layer.input_layernorm, hidden), turn, packed, visible, scoring)
+            if layer is parts.layers[-1]:  # of the other tokens nothing is needed but their keys and values
+                seen, hidden = seen[keep], hidden[keep]
             hidden += attention.o_proj(seen)
             read = _normed(layer.post_attention_layernorm, hidden)
             hidden += forward.down_proj(forward.act_fn(forward.gate_proj(read)) * forward.up_proj(read))
         head: Any = self.model.get_output_embeddings()
-        return head(_normed(parts.norm, hidden[keep]))
+        return head(_normed(parts.norm, hidden))
 
     def _attended(
         self,

@@ -142,4 +142,7 @@ def _blocks(tokens: tuple[int, ...]) -> Iterator[int]:
 
 def common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
     """How many tokens two prompts begin with alike."""
-    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    least = min(len(one), len(other))
+    if one[:least] == other[:least]:
+        return least
+    return next(n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)

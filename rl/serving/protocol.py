@@ -14,7 +14,7 @@
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from executors.types import MalformedCall, Observation, ToolCall, ToolSpec
@@ -44,6 +44,26 @@ class Asked:
     """Names of the tools that the reply may call."""
     unread: int
     """Messages that the policy does not read."""
+    stop: tuple[str, ...] = ()
+    """Where the caller wants the reply cut."""
+
+    def choices(self, count: int) -> list["Asked"]:
+        """The same, asked several times: each with a session and a seed of its own."""
+        first = self.request
+        return [
+            self
+            if number == 0
+            else replace(
+                self,
+                request=replace(first, session=f"{first.session}/{number}", seed=derive_seed(first.seed, number)),
+            )
+            for number in range(count)
+        ]
+
+    def cut(self, completion: Completion) -> Completion:
+        """A reply without the caller's stop string and all that follows it."""
+        found = [at for stop in self.stop if (at := completion.text.find(stop)) >= 0]
+        return replace(completion, text=completion.text[: min(found)], finish="stop") if found else completion
 
 
 def ask(
@@ -73,16 +93,20 @@ def ask(
         index += 1 + len(turn.calls)
     if chat.stream_options and not chat.stream:
         raise ChatError("'stream_options' needs 'stream': true", param="stream_options")
+    if chat.n > 1 and chat.stream:
+        raise ChatError("'n' above 1 cannot be streamed; ask for one reply, or without 'stream'", param="n")
+    if chat.top_logprobs and not chat.logprobs:
+        raise ChatError("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
     request = Request(
         task=task,
         segments=tuple(segments),
         session=session,
         sampling=_sampling(chat, defaults),
-        stop=format.stop,
+        stop=(*format.stop, *chat.stop),
         prefix=_prefix(chat, format, offered),
         seed=secrets.randbits(53) if chat.seed is None else derive_seed("chat", chat.seed),
     )
-    return Asked(request, frozenset(task.tools), question)
+    return Asked(request, frozenset(task.tools), question, chat.stop)
 
 
 def _last_question(messages: Sequence[Message]) -> tuple[int, Mapping[int, Message]]:
@@ -197,7 +221,16 @@ def _sampling(chat: ChatRequest, defaults: Sampling) -> Sampling:
         top_p=defaults.top_p if chat.top_p is None else chat.top_p,
         top_k=defaults.top_k,
         max_tokens=next(iter(limits), defaults.max_tokens),
+        logit_bias=_bias(chat),
+        top_logprobs=chat.top_logprobs or 0,
     )
+
+
+def _bias(chat: ChatRequest) -> dict[int, float]:
+    for id in chat.logit_bias:
+        if not id.isdecimal():
+            raise ChatError(f"'logit_bias' is by token id, and {id!r} is none", param="logit_bias")
+    return {int(id): bias for id, bias in chat.logit_bias.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +246,7 @@ class Answered:
 def answer(completion: Completion, asked: Asked, format: Format, specs: Sequence[ToolSpec]) -> Answered:
     """What to tell of a reply: calls of offered tools, or a text; a call that went wrong is told as such."""
     extra = Extra(reply=completion.text, unread_messages=asked.unread)
+    completion = asked.cut(completion)
     finish: Literal["stop", "length"] = "length" if completion.finish == "length" else "stop"
     offered: list[ToolCall] = []
     went_wrong: dict[str, str] = {}

@@ -1,5 +1,6 @@
 """Draws the next token of many rows at once, each in its own way and by its own seed."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,32 @@ _BELOW_ONE = 1 - 2.0**-40
 """What keeps a rounded number within its part."""
 _LIKELIEST = 256
 """Tokens among which a nucleus is looked for before all tokens are sorted."""
+
+
+def objection(sampling: Sampling, seed: int, vocabulary: int) -> str:
+    """Why replies cannot be drawn in this way; empty where they can.
+
+    Args:
+        sampling: how.
+        seed: of the reply.
+        vocabulary: tokens that the model has.
+    """
+    if not 0 <= seed < 1 << 64:
+        return f"its seed is {seed}; give one from 0 to 2**64 - 1"
+    if sampling.max_tokens < 1:
+        return f"max_tokens is {sampling.max_tokens}; ask for one token at least"
+    for name in ("temperature", "top_p", "min_p"):
+        if not 0 <= (value := getattr(sampling, name)) < math.inf:
+            return f"{name} is {value}; give a finite number that is not negative"
+    for name in ("top_k", "top_logprobs"):
+        if getattr(sampling, name) < 0:
+            return f"{name} is {getattr(sampling, name)}; 0 stands for none"
+    for token, bias in sampling.logit_bias.items():
+        if not 0 <= token < vocabulary:
+            return f"logit_bias names token {token}; there are those from 0 to {vocabulary - 1}"
+        if not bias < math.inf:
+            return f"the bias of token {token} is {bias}; give a number, or minus infinity to leave the token out"
+    return ""
 
 
 def uniform(seeds: np.ndarray, positions: np.ndarray) -> np.ndarray:

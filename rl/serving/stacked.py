@@ -48,6 +48,13 @@ class Stack:
         """Tokens that there is memory for."""
         return self.mask.numel()
 
+    def cut(self, length: int) -> "Stack | None":
+        """One row's first tokens; None where a layer keeps a state, which says nothing of what came before."""
+        if any(getattr(layer, name, None) for layer in self.layers for name in _STATES):
+            return None
+        mask = self.mask[:, :length]
+        return Stack([_mapped(layer, lambda kv: kv[:, :, :length], None) for layer in self.layers], mask)
+
     def picked(self, rows: Sequence[int]) -> "Stack":
         """Some of the rows; leading columns that none of them uses are dropped."""
         index = torch.tensor(list(rows), device=self.mask.device)

@@ -59,6 +59,17 @@ def _joined(value: Any) -> Any:
 Text: TypeAlias = Annotated[str, BeforeValidator(_joined)]
 
 
+def _listed(value: Any) -> Any:
+    """One stop string or several as several."""
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+MAX_CHOICES = 8
+Stop: TypeAlias = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], BeforeValidator(_listed), Field(max_length=4)
+]
+
+
 class Extra(_Wire):
     """What OpenAI's fields have no place for; ``message.apprentice`` of a reply, in a stream of its last delta."""
 
@@ -152,6 +163,10 @@ class StreamOptions(_Wire):
     include_usage: bool = False
 
 
+class _PlainText(_Wire):
+    type: Literal["text"]
+
+
 class ChatRequest(_Wire):
     """The body of ``POST /v1/chat/completions``; a field that is not here is refused."""
 
@@ -168,7 +183,16 @@ class ChatRequest(_Wire):
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     seed: int | None = None
-    n: Literal[1] = 1
+    n: int = Field(1, ge=1, le=MAX_CHOICES)
+    """Replies to the one request; several are drawn with seeds of their own, and cannot be streamed."""
+    stop: Stop = ()
+    """Where a reply ends, and is cut, if it comes so far."""
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] = {}
+    """By token id, added to its logit."""
+    logprobs: bool = False
+    """Whether each token of the whole reply, its format's words included, is told with its log-probability."""
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: _PlainText | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None
@@ -208,7 +232,7 @@ def _refusal(error: ValidationError) -> ChatError:
     location = list(detail["loc"])
     if location[:1] == ["messages"] and len(location) > 2:
         del location[2]  # the role, by which pydantic tells messages apart
-    if location[:1] == ["tool_choice"]:
+    if location[:1] in (["tool_choice"], ["response_format"], ["stop"]):
         location = location[:1]
     path = ""
     for part in location:
@@ -219,6 +243,12 @@ def _refusal(error: ValidationError) -> ChatError:
         return ChatError(f"{path!r} is missing", param=path, code="missing_required_parameter")
     if path == "tool_choice":
         return ChatError("'tool_choice' has to be 'none', 'auto', 'required' or name one function", param=path)
+    if path == "response_format":
+        return ChatError(
+            "'response_format' other than text is not supported by this server; offer a tool with the schema instead",
+            param=path,
+            code="unsupported_parameter",
+        )
     problem = detail["msg"].removeprefix("Value error, ")
     given = json.dumps(detail["input"], default=str)
     shown = given if len(given) <= 80 else given[:77] + "..."

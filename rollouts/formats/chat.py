@@ -21,6 +21,9 @@ from rollouts.types import Force, Task, Turn
 _UNREADABLE = "unreadable_call"
 """Named as the tool whose result tells of a call that could not be read."""
 _QUESTION = "probe_question_in_its_place"
+_RESULT = "probe_result_in_its_place"
+_ODD = ('{"a": [1, "b"]}', "[1]", "3.50", "true", "null", 'It\'s "b" \\ c\n\n  <d> & é {e}')
+"""Results that a template may write otherwise than they are, if it does more than to place them."""
 _KEPT = 256
 """Renderings that are kept to be used again."""
 _UNSETTLED = re.compile(r"\s*(?:<[^<>]*)?$")
@@ -58,13 +61,15 @@ class ChatFormat(Format):
         self.parallel = self.grammar.parallel
         self._openings: dict[tuple[str, ...], tuple[tuple[ToolSpec, ...], str, str]] = {}
         """By the names of the tools: what stands around a question."""
-        self._called: dict[tuple[str, ...], str] = {}
-        """By the names of the called tools: a conversation up to their results."""
+        self._called: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {}
+        """By the names of the called tools: a conversation up to their results, and the texts around these, if they are
+        written in their order."""
         self._control = re.compile("|".join(map(re.escape, sorted(template.control, key=len, reverse=True))) or "(?!)")
         example = self._unended(self.write_call(ToolCall("the_tool", {"parameter": "value"}), ()))
         self._example = example[len(self.grammar.call) - len(self.grammar.mark) :].strip() or example
         self._require_readable()
         self.opening(Task(id="probe", prompt="probe"), ())
+        self._verbatim = self._is_verbatim()
 
     def opening(self, task: Task, specs: Sequence[ToolSpec]) -> str:
         prompt = self._tame(task.prompt)
@@ -95,22 +100,45 @@ class ChatFormat(Format):
     def observed(self, turn: Turn) -> str:
         calls = [ToolCall(self._tame(call.tool), {}) if isinstance(call, ToolCall) else _FAILED for call in turn.calls]
         seen = [each.content if each.ok else f"error: {each.content}" for each in turn.observations]
-        results = [
-            result(call.tool, self._tame(content), number)
-            for number, (call, content) in enumerate(zip(calls, seen, strict=True))
-        ]
-        called = [USER, calling(calls)]
-        names = tuple(call.tool for call in calls)
-        if (before := self._called.get(names)) is None:
-            if len(self._called) >= _KEPT:
-                self._called.clear()
-            before = self._called[names] = self.template.render(called, (), generation=False).rstrip()
-        after = self.template.render([*called, *results], (), generation=True)[len(before) :]
+        names, contents = tuple(call.tool for call in calls), tuple(map(self._tame, seen))
+        frame = (
+            self._known(names)[1] if self._verbatim and all(text and text == text.strip() for text in contents) else ()
+        )
+        after = _filled(frame, contents) if frame else self._results(names, contents)
         end = self.grammar.call_end
-        if not before.endswith(end):
-            after = after.lstrip().removeprefix(end)
         ended = turn.completion.finish == "end" or (end and turn.completion.text.endswith(end))
         return after if ended else end + after
+
+    def _is_verbatim(self) -> bool:
+        """Whether the template writes results as they are, so that what stands around them is rendered only once."""
+        try:
+            frame = self._known(("probe",))[1]
+            return bool(frame) and all(_filled(frame, [text]) == self._results(("probe",), [text]) for text in _ODD)
+        except ValueError:
+            return False
+
+    def _known(self, names: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+        """See ``_called``."""
+        if names not in self._called:
+            if len(self._called) >= _KEPT:
+                self._called.clear()
+            called = [USER, calling([ToolCall(name, {}) for name in names])]
+            self._called[names] = (self.template.render(called, (), generation=False).rstrip(), ())
+            places = [f"{_RESULT}_{number}_" for number in range(len(names))]
+            text = self._results(names, places)
+            frame = tuple(re.split("|".join(places), text))
+            placed = len(frame) == len(names) + 1 and _filled(frame, places) == text
+            self._called[names] = (self._called[names][0], frame if placed else ())
+        return self._called[names]
+
+    def _results(self, names: tuple[str, ...], contents: Sequence[str]) -> str:
+        """What stands between calls of these tools and the next reply, from the end of the turn on."""
+        calls = [ToolCall(name, {}) for name in names]
+        results = [result(name, text, number) for number, (name, text) in enumerate(zip(names, contents, strict=True))]
+        before = self._known(names)[0]
+        after = self.template.render([USER, calling(calls), *results], (), generation=True)[len(before) :]
+        end = self.grammar.call_end
+        return after if before.endswith(end) else after.lstrip().removeprefix(end)
 
     def parse(self, text: str, specs: Sequence[ToolSpec]) -> tuple[ToolCall | MalformedCall, ...]:
         return self.read(text, specs).calls
@@ -225,6 +253,11 @@ class ChatFormat(Format):
 
 
 _FAILED = ToolCall(_UNREADABLE, {})
+
+
+def _filled(frame: Sequence[str], contents: Sequence[str]) -> str:
+    """What stands around results, and these."""
+    return "".join(part for pair in zip(frame, (*contents, ""), strict=True) for part in pair)
 
 
 def _call(wire: Any) -> ToolCall:

@@ -36,7 +36,7 @@ def test_addresses_of_the_open_internet(address):
             "2606:4700::5efe:10.0.0.1",
             "2606:4700::200:5efe:a00:1",
         ),
-        *("not an address", "", "127.1", "2130706433"),
+        *("168.63.129.16", "not an address", "", "127.1", "2130706433"),
     ],
 )
 def test_addresses_that_are_not_of_the_open_internet(address):

@@ -444,3 +444,13 @@ def test_hundreds_of_calls_of_every_kind_leave_no_thread_behind():
     for call in calls * 60:
         executor.run(call)
     assert threading.active_count() <= before
+
+
+def test_a_lost_connection_of_a_tool_written_for_others_is_the_infrastructures_failure():
+    @tool
+    def fetch() -> str:
+        """Reach for something that is gone."""
+        raise ConnectionRefusedError("nobody listens")
+
+    observation = Executor(Catalog([fetch])).run(ToolCall("fetch", {}))
+    assert (observation.status, observation.content) == ("unavailable", "ConnectionRefusedError: nobody listens")

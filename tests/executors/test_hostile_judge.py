@@ -59,6 +59,35 @@ def test_programs_run_in_the_sandbox(tmp_path):
     assert "python: 4 of 4" in done.stdout
 
 
+def test_what_came_is_told_in_the_words_of_what_was_expected(tmp_path):
+    rows = [row for row in ROWS if row["id"] not in ("calc-wrong", "strange")]
+    rows += [{"id": "http-words", "tool": "http", "input": '{"url": "not a url"}', "must": "error"}]
+    said = list(map(json.loads, check(tmp_path, rows, "--json").stdout.splitlines()))
+    assert [row["got"] for row in said] == [row["expected"] for row in said]
+    assert {row["id"]: row["status"] for row in said}["calc-value"] == "ok"
+    (wrong,) = map(json.loads, check(tmp_path, ROWS[1:2], "--json").stdout.splitlines())
+    assert (wrong["got"], wrong["passed"]) == ("failed", False)
+
+
+def test_input_that_is_no_text_is_read_as_the_json_that_it_is(tmp_path):
+    add = {"name": "add", "arguments": {"a": 1, "b": 2}}
+    rows = [
+        {"id": "object", "tool": "json_args", "input": add, "must": "ok"},
+        {"id": "nothing", "tool": "json_args", "input": None, "must": "error"},
+        {"id": "request", "tool": "http", "input": {"url": "http://api.allowed.test/ok"}, "must": "ok"},
+        {"id": "number", "tool": "http", "input": 5, "must": "error"},
+        {"id": "list", "tool": "calculator", "input": [1], "must": "error"},
+    ]
+    done = check(tmp_path, rows)
+    assert done.exit_code == 0, done.stdout
+
+
+def test_rows_of_one_id_are_judged_each_for_itself(tmp_path):
+    rows = [{"id": "same", "tool": "calculator", "input": text, "must": "ok", "why": "2"} for text in ("1+1", "1+2")]
+    said = map(json.loads, check(tmp_path, rows, "--json").stdout.splitlines())
+    assert [row["passed"] for row in said] == [True, False]
+
+
 def test_without_a_config_the_machine_is_checked():
     done = CliRunner().invoke(app, ["check"])
     assert done.exit_code == 0

@@ -306,6 +306,26 @@ def test_servers_that_cannot_start_are_all_named_with_what_they_said():
     servers.close()
 
 
+def test_a_call_to_a_server_that_is_slow_to_start_waits_for_it_and_is_no_late_one(closing):
+    slow = plain(
+        served("echo"), args=["-S", "-c", f"import time; time.sleep(0.8); exec(open({PLAIN!r}).read())"], timeout=0.6
+    )
+    closing.append(McpServers(config(slow=slow)))
+    tools = closing[0].tools()
+    close(closing[0].servers)
+    with pytest.raises(TransientError, match="'slow' is still starting"):
+        call(tools[0], n=1)
+    observation = Executor(Catalog(tools)).run(ToolCall("slow__echo", {"n": 1}))
+    assert (observation.status, observation.content) == ("ok", '{"tool": "echo", "n": 1}')
+
+
+def test_what_a_server_prints_beside_its_messages_makes_no_noise(closing, caplog):
+    chatty = plain(served("echo"), args=["-S", "-c", f"print('Welcome!'); exec(open({PLAIN!r}).read())"])
+    closing.append(McpServers(config(chatty=chatty)))
+    assert call(closing[0].tools()[0], n=1) == '{"tool": "echo", "n": 1}'
+    assert caplog.text == ""
+
+
 def test_a_call_that_is_given_up_does_not_stop_a_slow_server_from_starting(closing):
     slow = plain(served("echo"), args=["-S", "-c", f"import time; time.sleep(0.5); exec(open({PLAIN!r}).read())"])
     (server,) = read_servers(config(slow=slow))

@@ -400,3 +400,10 @@ def test_unsafe_execution_works_and_says_so_each_time(capfd):
             assert sandbox.run_source("6 * 7").value == "42"
             assert sandbox.run_source("while True: pass", timeout=0.1).status == "timeout"
     assert capfd.readouterr().err.count("WITHOUT isolation") == 2
+
+
+def test_of_a_traceback_of_very_many_frames_only_the_innermost_are_looked_at(sandbox):
+    deep = "import sys\nsys.setrecursionlimit(20_000)\ndef f(n):\n    return f(n + 1)\nf(0)"
+    result = sandbox.run_source(deep)
+    assert result.status == "error"
+    assert "[Previous line repeated 997 more times]\nRecursionError" in result.error

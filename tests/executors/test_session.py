@@ -316,3 +316,26 @@ def test_no_more_calls_of_a_tool_start_in_a_second_than_it_bears():
 
     asyncio.run(episode())
     assert started[-1] - started[0] >= 0.099
+
+
+def test_calls_of_one_reply_come_to_a_shared_state_one_after_another():
+    def slow(state: Counter) -> str:
+        seen = state.calls
+        time.sleep(0.01)
+        state.calls = seen + 1
+        return str(state.calls)
+
+    async def aslow(state: Counter) -> str:
+        seen = state.calls
+        await asyncio.sleep(0.01)
+        state.calls = seen + 1
+        return str(state.calls)
+
+    async def reply() -> list[str]:
+        maker = Maker()
+        tools = [Tool(ToolSpec(f.__name__, "", ANYTHING), f, state=maker) for f in (slow, aslow)]
+        async with Executor(Catalog(tools)).open(Scene("episode")) as session:
+            told = await session.arun_all([ToolCall(name, {}) for name in ("slow", "aslow", "slow", "aslow")])
+        return [observation.content for observation in told]
+
+    assert asyncio.run(reply()) == ["1", "2", "3", "4"]

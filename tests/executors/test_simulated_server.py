@@ -127,6 +127,9 @@ def test_requests_that_an_api_would_refuse_are_refused(url, method, path, status
     ("content", "media", "status", "says"),
     [
         (b'{"name": ', "application/json", 400, "cannot be read"),
+        (b'{"name": ' + b"[" * 100_000, "application/json", 400, "nested too deeply"),
+        (b'{"name": ' + b"[" * 800 + b"]" * 800 + b"}", "application/json", 400, "nested too deeply"),
+        (b'{"name": "x", "other": ' + b"[" * 800 + b"]" * 800 + b"}", "application/json", 400, "nested too deeply"),
         (b"[1]", "application/json", 400, "must be an object"),
         (b'{"price": NaN}', "application/json", 400, "NaN is no JSON number"),
         (b"{}", "application/json", 400, "Missing required parameter: name"),
@@ -135,7 +138,7 @@ def test_requests_that_an_api_would_refuse_are_refused(url, method, path, status
         (b"nothing", "multipart/form-data; boundary=x", 400, "no parts"),
         (b"x" * 1_000_001, "application/json", 413, "more than"),
     ],
-    ids=range(8),
+    ids=range(11),
 )
 def test_bodies_that_cannot_be_read_are_refused(url, content, media, status, says):
     answer = httpx.post(f"{url}/pets/pets", content=content, headers={"content-type": media})

@@ -3,6 +3,7 @@ import os
 import threading
 import time
 
+from executors.errors import TransientError
 from executors.threads import LOOP, THREADS, Outcome, Threads, finished, outcome_of, start
 
 
@@ -107,3 +108,40 @@ def test_a_forked_process_has_threads_of_its_own():
     if child == 0:
         os._exit(7 if start(lambda: 1).result(5).value == 1 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_coroutine_that_blocks_the_loop_does_not_cost_the_next_call_its_time():
+    release = threading.Event()
+
+    async def block():
+        release.wait(5)
+
+    async def good():
+        return "good"
+
+    async def both():
+        late = await finished(start(block, asynchronous=True), 0.05)
+        return late, await finished(start(good, asynchronous=True), 2)
+
+    late, done = asyncio.run(both())
+    release.set()
+    assert type(late.error).__name__ == "LateError"
+    assert done == Outcome("good")
+
+
+def test_a_coroutine_that_never_began_is_no_late_one():
+    release = threading.Event()
+
+    async def block():
+        release.wait(5)
+
+    async def held_up():
+        blocking = start(block, asynchronous=True)
+        outcome = await finished(start(block, asynchronous=True), 0.05)
+        release.set()
+        await finished(blocking, 5)
+        return outcome
+
+    outcome = asyncio.run(held_up())
+    assert isinstance(outcome.error, TransientError)
+    assert "never began" in outcome.words

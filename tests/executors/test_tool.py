@@ -21,7 +21,7 @@ from executors.catalog import Catalog
 from executors.errors import BadCallError, ConfigError, UnknownToolError
 from executors.executor import Executor
 from executors.named import load_tool
-from executors.tool import as_tool, tool
+from executors.tool import Limits, as_tool, tool
 from executors.types import Scene, ToolCall
 
 
@@ -613,10 +613,20 @@ def test_two_tools_of_one_name_are_refused():
 def test_a_tool_that_is_not_there_is_a_config_error_that_says_how_to_name_one():
     with pytest.raises(ConfigError, match="name a built-in such as 'calculator'"):
         load_tool("calculatr")
-    with pytest.raises(ConfigError, match="not a tool; decorate it"):
+    with pytest.raises(ConfigError, match="parameter 'obj' has no type hint"):
         load_tool("json:dumps")
+    with pytest.raises(ConfigError, match="not a tool or several; decorate it"):
+        load_tool("string:digits")
 
 
 def test_a_conversion_fails_as_a_bad_call_in_direct_use_too():
     with pytest.raises(BadCallError, match="bad arguments for enums at 'color'"):
         as_tool(enums)(color="green", level=1)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"concurrency": 0}, {"per_second": 0.0}, {"timeout": -1.0}, {"timeout": float("nan")}, {"retries": -1}]
+)
+def test_a_limit_that_nothing_can_keep_is_a_config_error(limits):
+    with pytest.raises(ConfigError, match=f"{next(iter(limits))} must be"):
+        Limits(**limits)

@@ -1,6 +1,7 @@
 """OpenAI's shapes, without Ray and without a model."""
 
 import asyncio
+import dataclasses
 import json
 
 import httpx2
@@ -12,6 +13,7 @@ from executors.catalog import Catalog
 from executors.tool import tool
 from executors.tools.calculator import calculator
 from executors.types import ToolCall
+from rl.models.tiny import build_tokenizer
 from rl.serving.chat import ChatServer
 from rl.serving.http import ChatEngine, build_api
 from rl.serving.protocol import ask
@@ -215,10 +217,14 @@ def test_sampling_is_the_requests_where_it_says_and_the_servers_elsewhere():
     [
         ({"frequency_penalty": 0.5}, "frequency_penalty"),
         ({"top_k": 5}, "top_k"),
-        ({"stop": ["\n"]}, "stop"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"stop": [""]}, "stop"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
-        ({"logprobs": True}, "logprobs"),
-        ({"n": 2}, "n"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"logit_bias": {"the": 5}}, "logit_bias"),
+        ({"logit_bias": {"7": 500}}, "logit_bias.7"),
+        ({"n": 9}, "n"),
+        ({"n": 2, "stream": True}, "n"),
         ({"temperature": 3}, "temperature"),
         ({"temperature": "0.5"}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
@@ -419,3 +425,51 @@ async def test_stream_that_breaks_ends_with_the_error_and_is_not_done():
         with pytest.raises(openai.APIError, match="the weights are gone"):
             await drain()
         assert "".join(seen) == "1 2"
+
+
+async def test_a_reply_is_cut_at_the_callers_stop_string_whole_and_streamed():
+    chat, policy = server("Answer: one two three")
+    choice = (await completed(chat, stop=" tw")).choices[0]
+    assert (choice.message.content, choice.finish_reason) == ("one", "stop")
+    assert policy.requests[0].stop == (*InlineFormat().stop, " tw")
+    deltas = [chunk.choices[0].delta.content or "" for chunk in await streamed(chat, stop=["three", " tw"])]
+    assert "".join(deltas) == "one"
+
+
+async def test_several_replies_have_seeds_and_sessions_of_their_own():
+    chat, policy = server("Answer: 5")
+    response = await completed(chat, n=3, seed=1)
+    assert [choice.index for choice in response.choices] == [0, 1, 2]
+    assert len({request.seed for request in policy.requests}) == 3
+    assert sorted(policy.released) == sorted({request.session for request in policy.requests})
+    assert response.usage is not None
+    assert (response.usage.prompt_tokens, response.usage.completion_tokens) == (9, 6)
+
+
+async def test_log_probabilities_are_told_by_a_policy_that_has_them_and_refused_by_one_that_has_none():
+    chat, _ = server("Answer: 5")
+    with pytest.raises(ChatError) as caught:
+        await completed(chat, logprobs=True)
+    assert caught.value.param == "logprobs"
+
+    class Telling(TypingPolicy):
+        tokenizer = build_tokenizer(["5"])
+
+        async def complete(self, request: Request) -> Completion:
+            told = request.sampling.top_logprobs
+            reply = await super().complete(request)
+            return dataclasses.replace(reply, logprobs=(-0.5, -1.0), top_logprobs=(((5, -0.5),) * told,) * 2)
+
+    chat = ChatServer(Telling("Answer: 5"), InlineFormat(), CATALOG.specs())
+    for response in (
+        (await completed(chat, logprobs=True, top_logprobs=1)).choices[0].logprobs,
+        (await streamed(chat, logprobs=True, top_logprobs=1))[-1].choices[0].logprobs,
+    ):
+        assert response is not None and response.content is not None
+        assert [token.logprob for token in response.content] == [-0.5, -1.0]
+        assert len(response.content[0].top_logprobs) == 1
+
+
+def test_a_bias_is_by_token_id():
+    request = ask(read(body(logit_bias={"7": -100}), MODEL), InlineFormat(), CATALOG.specs(), session="s").request
+    assert dict(request.sampling.logit_bias) == {7: -100.0}

@@ -110,6 +110,42 @@ def test_segments_add_up_to_what_the_template_renders(formats, name):
     assert whole in (rendered, rendered + format.grammar.answer_end)
 
 
+RESULTS = (
+    "there",
+    "",
+    " padded ",
+    "7",
+    '{"b": [1, null]}',
+    'It\'s "b" \\ c\n\n<d> & é',
+    "probe_result_in_its_place_0_",
+)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_results_stand_as_the_template_renders_them_whatever_they_hold(formats, name):
+    """Frames around results are kept from turn to turn; a result that the template writes otherwise is rendered."""
+    format = formats[name]
+    for number in (1, 2) if name in PARALLEL else (1,):
+        calls = tuple(ToolCall(tool, {"key": "b"}) for tool in ("find", "other")[:number])
+        reply = Completion(text=format.write_calls(calls, SPECS), finish="stop")
+        wires = [{"id": f"call_{n}", "type": "function"} for n in range(number)]
+        for wire, call in zip(wires, calls, strict=True):
+            wire["function"] = {"name": call.tool, "arguments": {}}
+        asked = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "", "tool_calls": wires}]
+        for first, second in zip(RESULTS, reversed(RESULTS), strict=True):
+            told = (first, second)[:number]
+            observed = format.observed(Turn(reply, calls, tuple(map(Observation, told))))
+            said = [
+                {"role": "tool", "tool_call_id": f"call_{n}", "name": call.tool, "content": text}
+                for n, (call, text) in enumerate(zip(calls, told, strict=True))
+            ]
+            rendered = format.template.render([*asked, *said], (), generation=True)
+            called = format.template.render(asked, (), generation=False)
+            assert rendered.endswith(observed)
+            ended = called.rstrip() + format.grammar.call_end
+            assert ended.startswith(rendered.removesuffix(observed).rstrip())
+
+
 @pytest.mark.parametrize("name", PARALLEL)
 def test_several_calls_are_written_and_read(formats, name):
     format = formats[name]

@@ -229,3 +229,50 @@ async def test_reply_that_never_ends_is_cut_where_the_model_reads_no_further(pol
     reply = await policy.complete(request(PROMPT, max_tokens=10**6, logit_bias={END: -1e4}))
     assert reply.finish == "length"
     assert reply.prompt_tokens + len(reply.token_ids) == 256
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seed": -1}, "its seed is -1; give one from 0"),
+        ({"seed": 1 << 64}, "its seed is 18446744073709551616"),
+        ({"max_tokens": 0}, "max_tokens is 0; ask for one token at least"),
+        ({"temperature": float("nan")}, "temperature is nan; give a finite number"),
+        ({"temperature": float("inf")}, "temperature is inf; give a finite number"),
+        ({"top_p": -0.1}, "top_p is -0.1; give a finite number that is not negative"),
+        ({"top_k": -1}, "top_k is -1; 0 stands for none"),
+        ({"top_logprobs": -1}, "top_logprobs is -1; 0 stands for none"),
+        ({"logit_bias": {260: 1.0}}, "logit_bias names token 260; there are those from 0 to 259"),
+        ({"logit_bias": {-1: 1.0}}, "logit_bias names token -1"),
+        ({"logit_bias": {3: float("nan")}}, "the bias of token 3 is nan; give a number"),
+    ],
+)
+async def test_sampling_that_makes_no_sense_fails_its_own_request(policy, fields, message):
+    free = request(PROMPT, session="free")
+    alone = await policy.complete(free)
+    odd = request(PROMPT, session="odd", **fields)
+    results = await asyncio.gather(policy.complete(free), policy.complete(odd), return_exceptions=True)
+    assert results[0] == alone
+    assert isinstance(results[1], PolicyUnavailableError)
+    assert str(results[1]).startswith(f"task 'task' cannot be sampled from tiny: {message}")
+
+
+async def test_token_left_out_by_a_bias_of_minus_infinity_is_never_written(policy):
+    whole = await policy.complete(request(PROMPT))
+    banned = {token: -float("inf") for token in set(whole.token_ids)}
+    for temperature in (0.0, 1.0):
+        asked = request(PROMPT, session=str(temperature), logit_bias=banned, temperature=temperature, max_tokens=30)
+        assert not banned.keys() & set((await policy.complete(asked)).token_ids)
+
+
+async def test_tokens_that_the_model_lacks_fail_their_own_request():
+    tokenizer = digits_tokenizer()
+    model = small_llama(len(tokenizer) - 2)
+    policy = TransformersPolicy("small", model, tokenizer)
+    text = tokenizer.decode([len(tokenizer) - 1])
+    assert tokenizer.encode(text) == [len(tokenizer) - 1]
+    asked = (request(PROMPT, session="fine"), request(text), request(PROMPT, session="forced", prefix=text))
+    fine, *odd = await asyncio.gather(*map(policy.complete, asked), return_exceptions=True)
+    assert fine.token_ids
+    for error in odd:
+        assert str(error).startswith("task 'task' has token 259 and small those below 258")
