@@ -1,8 +1,11 @@
 """Full segments of a log, compacted to Parquet: smaller, quick to query, and still the exact lines."""
 
 import hashlib
+import itertools
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,11 @@ from executors.errors import DataError
 _LINE = "line"
 """Column of the line as it was written, checksum included."""
 _DIGEST = b"sha256"
+_JSON = b"json"
+_BATCH = 512
+"""Lines that are held at once."""
+_TYPES = {int: pyarrow.int64(), float: pyarrow.float64(), str: pyarrow.string(), bool: pyarrow.bool_()}
+"""Of columns whose values are all of one kind; others are JSON."""
 
 
 def segments(path: Path) -> list[Path]:
@@ -34,12 +42,11 @@ def compact(segment: Path) -> Path:
     as JSON. The lines themselves are kept too, and the file carries the SHA-256 of the segment.
     """
     target = segment.with_suffix(".parquet")
-    lines = segment.read_bytes().splitlines(keepends=True)
-    digest = hashlib.sha256(b"".join(lines)).hexdigest()
-    columns: dict[str, Any] = _columns(lines)
-    table = pyarrow.table(columns).replace_schema_metadata({_DIGEST: digest.encode()})
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
-    pyarrow.parquet.write_table(table, fresh, compression="zstd")
+    schema = _schema(segment)
+    with pyarrow.parquet.ParquetWriter(fresh, schema, compression="zstd") as writer:
+        for lines in _batches(segment):
+            writer.write_table(_table(lines, schema))
     descriptor = os.open(fresh, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -48,6 +55,25 @@ def compact(segment: Path) -> Path:
     os.replace(fresh, target)
     segment.unlink()
     return target
+
+
+def compact_apart(segment: Path) -> None:
+    """``compact`` in a process of its own, whose memory is gone with it.
+
+    Raises:
+        DataError: it failed; the segment stays as it is, and is read like that.
+    """
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-m", __name__, str(segment)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        told = (done.stderr.strip().splitlines() or ["it was killed"])[-1]
+        raise DataError(f"{segment} could not be compacted: {told}")
 
 
 def unpack(segment: Path) -> Iterator[bytes]:
@@ -60,32 +86,64 @@ def unpack(segment: Path) -> Iterator[bytes]:
         with segment.open("rb") as file:
             yield from file
         return
+    digest = hashlib.sha256()
     try:
-        table = pyarrow.parquet.read_table(segment, columns=[_LINE])
+        with pyarrow.parquet.ParquetFile(segment) as file:
+            for batch in file.iter_batches(_BATCH, columns=[_LINE]):
+                digest.update(b"".join(batch.column(0).to_pylist()))
+            sealed = (file.schema_arrow.metadata or {}).get(_DIGEST, b"").decode()
+            if digest.hexdigest() != sealed:
+                raise DataError(
+                    f"{segment} is damaged: its lines are not those that were sealed; restore it from a copy"
+                )
+            for batch in file.iter_batches(_BATCH, columns=[_LINE]):
+                yield from batch.column(0).to_pylist()
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{segment} cannot be read ({error}); restore it from a copy") from error
-    lines: list[bytes] = table.column(_LINE).to_pylist()
-    digest = (table.schema.metadata or {}).get(_DIGEST, b"").decode()
-    if hashlib.sha256(b"".join(lines)).hexdigest() != digest:
-        raise DataError(f"{segment} is damaged: its lines are not those that were sealed; restore it from a copy")
-    yield from lines
 
 
-def _columns(lines: list[bytes]) -> dict[str, pyarrow.Array]:
-    rows: list[Mapping[str, Any]] = []
-    for line in lines:
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            rows.append({})  # damaged: only its line is kept
-    columns: dict[str, Any] = {_LINE: pyarrow.array(lines, type=pyarrow.binary())}
-    for key in dict.fromkeys(key for row in rows for key in row if key not in (_LINE, "crc")):
-        columns[key] = _column([row.get(key) for row in rows])
-    return columns
+def _batches(segment: Path) -> Iterator[list[bytes]]:
+    """A segment's lines, some at a time: never all of them at once."""
+    with segment.open("rb") as file:
+        while lines := list(itertools.islice(file, _BATCH)):
+            yield lines
 
 
-def _column(values: list[Any]) -> pyarrow.Array:
-    kinds = {type(value) for value in values if value is not None}
-    if kinds in ({int}, {float}, {str}, {bool}):
-        return pyarrow.array(values)
-    return pyarrow.array([None if value is None else json.dumps(value) for value in values], type=pyarrow.string())
+def _schema(segment: Path) -> pyarrow.Schema:
+    """The columns that fit every line of a segment, and the digest of them all."""
+    digest = hashlib.sha256()
+    kinds: dict[str, set[type]] = {}
+    for lines in _batches(segment):
+        for line in lines:
+            digest.update(line)
+            for key, value in _row(line).items():
+                kinds.setdefault(key, set()).update(() if value is None else (type(value),))
+    fields = [pyarrow.field(_LINE, pyarrow.binary())]
+    for key, found in kinds.items():
+        plain = _TYPES.get(next(iter(found))) if len(found) == 1 else None
+        fields.append(pyarrow.field(key, plain or pyarrow.string(), metadata=None if plain else {_JSON: b"1"}))
+    return pyarrow.schema(fields, {_DIGEST: digest.hexdigest().encode()})
+
+
+def _table(lines: list[bytes], schema: pyarrow.Schema) -> pyarrow.Table:
+    rows = [_row(line) for line in lines]
+    columns: list[Any] = [pyarrow.array(lines, type=pyarrow.binary())]
+    for field in list(schema)[1:]:
+        values = [row.get(field.name) for row in rows]
+        if _JSON in (field.metadata or {}):
+            values = [None if value is None else json.dumps(value) for value in values]
+        columns.append(pyarrow.array(values, type=field.type))
+    return pyarrow.table(columns, schema=schema)
+
+
+def _row(line: bytes) -> Mapping[str, Any]:
+    """The record of a line; nothing of a damaged one, of which only the line is kept."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return {}
+    return {key: value for key, value in row.items() if key not in (_LINE, "crc")} if isinstance(row, dict) else {}
+
+
+if __name__ == "__main__":
+    compact(Path(sys.argv[1]))

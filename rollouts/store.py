@@ -20,7 +20,7 @@ from typing import BinaryIO, Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from executors.errors import ApprenticeError, DataError
-from rollouts.archive import compact, segments, unpack
+from rollouts.archive import compact_apart, segments, unpack
 
 T = TypeVar("T")
 _CRC = b',"crc":"'
@@ -176,7 +176,8 @@ class Log(Generic[T]):
         sealed = self.path.with_suffix(f".{number:05d}{self.path.suffix}")
         os.replace(self.path, sealed)
         self.close()
-        compact(sealed)
+        with contextlib.suppress(DataError):  # a segment that is not compacted is read as it is
+            compact_apart(sealed)
         return self._writer()
 
 
