@@ -1,4 +1,4 @@
-"""The command: ``apprentice train | evaluate | serve | chat | check | verify | export | import``.
+"""The command: ``apprentice``; what needs a config is here, the other verbs in ``rl.verbs``.
 
 Heavy modules are imported by the command that needs them, so that ``--help`` answers at once.
 """
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from executors.errors import ApprenticeError, ConfigError, DataError
+from executors.errors import ApprenticeError, ConfigError
+from rl.verbs import Checkpoint
+from rl.verbs import app as further
 
 if TYPE_CHECKING:
     from rl.recipes.trice import TriceConfig
@@ -27,12 +29,16 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-ConfigPath = Annotated[Path, typer.Argument(help="A config, such as configs/trice/tiny.yaml.", show_default=False)]
+ConfigPath = Annotated[
+    Path,
+    typer.Argument(help="A config, such as configs/trice/tiny.yaml, or a Python file of yours.", show_default=False),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Changes to it: dotted keys, such as improvement.rounds=10.")
 ]
-RunPath = Annotated[Path, typer.Argument(help="A run's folder, such as runs/trice-tiny.", show_default=False)]
-Checkpoint = Annotated[str, typer.Option(help="Which of the run's checkpoints: best, or step-N.")]
+
+
+app.add_typer(further)
 
 
 @app.callback()
@@ -47,6 +53,17 @@ def options(
 
 
 @app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write, such as my_tools.py.", show_default=False)],
+) -> None:
+    """Write a Python file with a tool, a reward and tasks of your own, to check and to train from."""
+    from rl.recipes.own import write_starter
+
+    write_starter(path)
+    print(f"wrote {path}: a tool, its tasks and a reward. Next:\n  apprentice check {path}\n  apprentice train {path}")
+
+
+@app.command()
 def train(
     config: ConfigPath,
     overrides: Overrides = None,
@@ -57,23 +74,24 @@ def train(
     allow_changed_data: Annotated[
         bool, typer.Option("--allow-changed-data", help="Continue though the tasks are not those it began with.")
     ] = False,
+    pages: Annotated[bool, typer.Option(help="Serve pages about the run while it goes on, on this machine.")] = True,
 ) -> None:
     """Train a policy as a config says."""
     assignments = list(overrides or []) + ([f"seed={seed}"] if seed is not None else [])
     if seeds is None:
-        _train_one(config, assignments, run_dir, resume, allow_changed_data)
+        _train_one(config, assignments, run_dir, resume, allow_changed_data, pages)
         return
-    loaded, _ = _load(config, assignments)
+    loaded, _ = _load(config, assignments, alone=True)
     base = run_dir or _storage(loaded) / loaded.name
     folders = [base.with_name(f"{base.name}-seed{number}") for number in _numbers(seeds)]
     for number, folder in zip(_numbers(seeds), folders, strict=True):
         again = resume and folder.exists()
-        _train_one(config, [*assignments, f"seed={number}"], folder, again, allow_changed_data)
+        _train_one(config, [*assignments, f"seed={number}"], folder, again, allow_changed_data, pages)
     from rl.evaluation.evaluate import PairRanking
     from rl.evaluation.seeds import pool_seeds, table
 
-    if isinstance(loaded.evaluation, PairRanking):
-        print(f"ranking runs are not pooled; each has its own summary: {', '.join(map(str, folders))}")
+    if not hasattr(loaded, "evaluation") or isinstance(loaded.evaluation, PairRanking):
+        print(f"such runs are not pooled; each has its own summary: {', '.join(map(str, folders))}")
         return
     pooled = base.with_name(f"{base.name}-seeds.json")
     print(table(pool_seeds(folders, loaded.evaluation, pooled)), f"\n{pooled}")
@@ -137,29 +155,24 @@ def evaluate(
 
 
 @app.command()
-def serve(
-    run: RunPath,
-    checkpoint: Checkpoint = "best",
-    host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+def explore(
+    config: Annotated[Path, typer.Argument(help="A config, such as configs/ste/tiny.yaml.", show_default=False)],
+    overrides: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The run's folder; storage/name by default.")] = None,
+    learn: Annotated[bool, typer.Option("--learn", help="Learn what was found, and measure it.")] = False,
+    ablations: Annotated[bool, typer.Option("--ablations", help="The same without each part of exploring.")] = False,
+    rounds: Annotated[
+        bool, typer.Option("--rounds", help="Learn the tools in rounds, with and without rehearsal.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
 ) -> None:
-    """Serve a run's policy behind an OpenAI-compatible endpoint, on Ray Serve."""
-    from rl.recipes.trained import open_trained
-    from rl.serving.app import serve_run
+    """Explore tools by trial, error and memory (STE); in this process."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from rl.recipes.exploring import Wanted, read_config, start
 
-    trained = open_trained(run, checkpoint)
-    logs = trained.run.folder("logs").resolve()
-    serve_run(trained.checkpoint, trained.name, trained.format, trained.catalog, host=host, port=port, logs=logs)
-
-
-@app.command()
-def chat(run: RunPath, checkpoint: Checkpoint = "best") -> None:
-    """Ask a run's policy questions; its tools are really called."""
-    from rl.recipes.trained import open_trained
-    from rl.serving.repl import chat as talk
-
-    trained = open_trained(run, checkpoint)
-    talk(trained.checkpoint, trained.format, trained.catalog)
+    loaded, text = read_config(config, overrides or [])
+    folder = run_dir or _folder(_storage(loaded) / loaded.name, resume)
+    start(loaded, text, folder, Wanted(learn=learn, ablations=ablations, rounds=rounds), resume=resume)
 
 
 @app.command()
@@ -180,97 +193,54 @@ def check(
     print(sandbox_in_force(sandbox))
     if config is None:
         return
+    from rl.recipes.session import prepare
     from rl.recipes.trained import check_config
+    from rl.recipes.trial import trials
 
-    for line in check_config(_load(config, list(overrides or []))[0]):
+    loaded = _load(config, list(overrides or []))[0]
+    for line in check_config(loaded):
+        print(line)
+    for line in trials(loaded, prepare(loaded), colour=sys.stdout.isatty()):
         print(line)
 
 
-@app.command()
-def verify(
-    run: RunPath, as_json: Annotated[bool, typer.Option("--json", help="Print one object for each promise.")] = False
-) -> None:
-    """Check from a run's files alone that nothing was lost, made twice, or torn; whenever and however it stopped."""
-    from rl.evaluation.verify import verify as check_promises
-    from rl.run import Run
-
-    findings = check_promises(Run.open(run))
-    for finding in findings:
-        if as_json:
-            print(json.dumps({"promise": finding.promise, "kept": finding.kept, "detail": finding.detail}))
-        else:
-            print(f"{'kept' if finding.kept else 'BROKEN':<7} {finding.promise}: {finding.detail}")
-    if not all(finding.kept for finding in findings):
-        raise SystemExit(DataError.exit_code)
-
-
-@app.command()
-def export(
-    source: Annotated[Path, typer.Argument(help="A run's folder, or a log of groups in one.", show_default=False)],
-    format: Annotated[str, typer.Argument(help="sft, prompt_completion, preference, ranked, rrhf, verl, skyrl, atif.")],
-    out: Annotated[Path, typer.Argument(help="FILE.jsonl or FILE.parquet; of atif, a folder.", show_default=False)],
-    pairs: Annotated[str, typer.Option(help="Of preference: extremes, or all.")] = "extremes",
-    margin: Annotated[float, typer.Option(help="Of preference: pairs of rewards no further apart are left out.")] = 0.0,
-    text: Annotated[bool, typer.Option("--text", help="The run's own text instead of messages.")] = False,
-    env_class: Annotated[str, typer.Option(help="Of skyrl: the environment.")] = "apprentice",
-) -> None:
-    """Write a run's ranked groups in another project's format; docs/data.md says what each keeps."""
-    from rl.data.exports import ExportOptions
-    from rl.data.exports import export as write
-    from rl.recipes.logged import Logged
-
-    logged = Logged(source)
-    options = ExportOptions(pairs=pairs, margin=margin, text=text, env_class=env_class)
-    exported = write(logged.groups(), logged.setting, format, out, options)
-    for damage in logged.damage:
-        print(damage, file=sys.stderr)
-    print(f"{exported.rows} rows of {exported.groups} groups in {out}")
-    for reason, count in exported.left_out.items():
-        print(f"{count} groups left out: {reason}")
-
-
-@app.command(name="import")
-def import_file(
-    format: Annotated[str, typer.Argument(help="rrhf, trice or toolalpaca.")],
-    source: Annotated[Path, typer.Argument(help="The file to read.", show_default=False)],
-    out: Annotated[Path, typer.Argument(help="FILE.jsonl or FILE.parquet.", show_default=False)],
-    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave them out, and name them.")] = False,
-) -> None:
-    """Read attempts that others recorded into a file that tasks of kind 'ranked' are read from."""
-    from rl.data.imports import import_rows
-    from rl.data.ranked import FEATURES
-    from rl.data.tables import write_rows
-
-    imported = import_rows(source, format, skip_bad_rows=skip_bad_rows)
-    write_rows(out, imported.rows, FEATURES)
-    for reason in imported.rejected:
-        print(f"left out: {reason}", file=sys.stderr)
-    print(f"{len(imported.rows)} tasks in {out}, with attempts of {imported.authors}")
-    print(f"tasks: {{kind: ranked, path: {out}}} reads it; each of these is a policy that a source can play")
-
-
 def _train_one(
-    path: Path, assignments: list[str], run_dir: Path | None, resume: bool, allow_changed_data: bool = False
+    path: Path,
+    assignments: list[str],
+    run_dir: Path | None,
+    resume: bool,
+    allow_changed_data: bool = False,
+    pages: bool = True,
 ) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if not Path("/dev/nvidiactl").exists():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns in every process
-    config, text = _load(path, assignments)
+    config, text = _load(path, assignments, alone=True)
     folder = run_dir or _folder(_storage(config) / config.name, resume)
     from rl.data.tasks.benchmark import digests
+    from rl.pages.watch import watched
     from rl.progress import Progress
+    from rl.recipes.registry import trained_alone
     from rl.recipes.session import prepare
     from rl.recipes.trice import train as train_trice
     from rl.run import Run
 
-    benchmark = prepare(config)
+    own = trained_alone(config.recipe)
+    benchmark = None if own else prepare(config)
     resolved = config.model_dump(mode="json")
     run = Run.start(folder, config_text=text, resolved=resolved, resume=resume)
-    run.require_data(digests(benchmark), allow_changed=allow_changed_data)
+    if benchmark is not None:
+        run.require_data(digests(benchmark), allow_changed=allow_changed_data)
     progress = Progress()
     progress.head(config.name, folder, resume)
     try:
-        summary = train_trice(config, benchmark, run, progress)
+        with watched(folder, progress.line, wanted=pages):
+            if benchmark is None:
+                assert own is not None
+                own(config, run, progress)
+                progress.line(f"its figures are in {folder}/evaluation/summary.json")
+                return
+            summary = train_trice(config, benchmark, run, progress)
     except KeyboardInterrupt:
         command = shlex.join(["apprentice", "train", str(path), *assignments, "--run-dir", str(folder), "--resume"])
         print(f"\nstopped; nothing is lost. This continues it:\n  {command}", file=sys.stderr)
@@ -278,16 +248,14 @@ def _train_one(
     progress.close(folder, summary)
 
 
-def _load(path: Path, assignments: list[str]) -> "tuple[TriceConfig, str]":
+def _load(path: Path, assignments: list[str], *, alone: bool = False) -> "tuple[TriceConfig, str]":
     from rl.config import override, read_yaml, validate
+    from rl.recipes.own import own_content
+    from rl.recipes.registry import config_class
 
-    content = override(read_yaml(path), assignments)
-    recipe = content.get("recipe")
-    if recipe != "trice":
-        raise ConfigError(f"{path}: no recipe {recipe!r}; 'recipe' is one of: trice")
-    from rl.recipes.trice import TriceConfig
-
-    return validate(content, TriceConfig, str(path)), path.read_text()
+    content = override(own_content(path) if path.suffix == ".py" else read_yaml(path), assignments)
+    recipe: Any = config_class(content.get("recipe"), str(path), alone=alone)
+    return validate(content, recipe, str(path)), path.read_text()
 
 
 def _storage(config: Any) -> Path:
@@ -329,6 +297,8 @@ def _interrupt(*_: Any) -> None:
 def main() -> None:
     """Run the command; a user's mistake ends it with one paragraph and an exit code that says its kind."""
     signal.signal(signal.SIGTERM, _interrupt)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its advice is for those who call it by hand
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # where a user's own tools are
     try:

@@ -1,0 +1,181 @@
+"""The verbs of the command that need no config: about runs, files, clusters and the machine.
+
+Heavy modules are imported by the verb that needs them, so that ``--help`` answers at once.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from executors.errors import ConfigError, DataError
+
+app = typer.Typer()
+
+RunPath = Annotated[Path, typer.Argument(help="A run's folder, such as runs/trice-tiny.", show_default=False)]
+Checkpoint = Annotated[str, typer.Option(help="Which of the run's checkpoints: best, or step-N.")]
+
+
+@app.command()
+def serve(
+    run: RunPath,
+    checkpoint: Checkpoint = "best",
+    host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+) -> None:
+    """Serve a run's policy behind an OpenAI-compatible endpoint, on Ray Serve."""
+    from rl.recipes.trained import open_trained
+    from rl.serving.app import serve_run
+
+    trained = open_trained(run, checkpoint)
+    logs = trained.run.folder("logs").resolve()
+    serve_run(trained.checkpoint, trained.name, trained.format, trained.catalog, host=host, port=port, logs=logs)
+
+
+@app.command()
+def chat(run: RunPath, checkpoint: Checkpoint = "best") -> None:
+    """Ask a run's policy questions; its tools are really called."""
+    from rl.recipes.trained import open_trained
+    from rl.serving.repl import chat as talk
+
+    trained = open_trained(run, checkpoint)
+    talk(trained.checkpoint, trained.format, trained.catalog)
+
+
+@app.command()
+def ui(
+    storage: Annotated[Path, typer.Argument(help="A folder of runs, or a run's own.")] = Path("runs"),
+    host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8266,
+) -> None:
+    """Show runs on pages: curves, every candidate of a task side by side, tools, comparisons; on Ray Serve."""
+    from rl.pages.remote import serve_pages
+
+    if not storage.is_dir():
+        raise ConfigError(f"there is no folder {storage}; name that of your runs, such as 'apprentice ui runs'")
+    serve_pages(storage, host=host, port=port)
+
+
+@app.command()
+def verify(
+    run: RunPath, as_json: Annotated[bool, typer.Option("--json", help="Print one object for each promise.")] = False
+) -> None:
+    """Check from a run's files alone that nothing was lost, made twice, or torn; whenever and however it stopped."""
+    from rl.evaluation.verify import verify as check_promises
+    from rl.run import Run
+
+    findings = check_promises(Run.open(run))
+    for finding in findings:
+        if as_json:
+            print(json.dumps({"promise": finding.promise, "kept": finding.kept, "detail": finding.detail}))
+        else:
+            print(f"{'kept' if finding.kept else 'BROKEN':<7} {finding.promise}: {finding.detail}")
+    if not all(finding.kept for finding in findings):
+        raise SystemExit(DataError.exit_code)
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="A run's folder, or a log of groups in one.", show_default=False)],
+    format: Annotated[str, typer.Argument(help="sft, prompt_completion, preference, ranked, rrhf, verl, skyrl, atif.")],
+    out: Annotated[Path, typer.Argument(help="FILE.jsonl or FILE.parquet; of atif, a folder.", show_default=False)],
+    pairs: Annotated[str, typer.Option(help="Of preference: extremes, or all.")] = "extremes",
+    margin: Annotated[float, typer.Option(help="Of preference: pairs of rewards no further apart are left out.")] = 0.0,
+    text: Annotated[bool, typer.Option("--text", help="The run's own text instead of messages.")] = False,
+    env_class: Annotated[str, typer.Option(help="Of skyrl: the environment.")] = "apprentice",
+) -> None:
+    """Write a run's ranked groups in another project's format; docs/data.md says what each keeps."""
+    from rl.data.exports import ExportOptions
+    from rl.data.exports import export as write
+    from rl.recipes.logged import Logged
+
+    logged = Logged(source)
+    options = ExportOptions(pairs=pairs, margin=margin, text=text, env_class=env_class)
+    exported = write(logged.groups(), logged.setting, format, out, options)
+    for damage in logged.damage:
+        print(damage, file=sys.stderr)
+    print(f"{exported.rows} rows of {exported.groups} groups in {out}")
+    for reason, count in exported.left_out.items():
+        print(f"{count} groups left out: {reason}")
+
+
+@app.command(name="import")
+def import_file(
+    format: Annotated[str, typer.Argument(help="rrhf, trice or toolalpaca.")],
+    source: Annotated[Path, typer.Argument(help="The file to read.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="FILE.jsonl or FILE.parquet.", show_default=False)],
+    skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave them out, and name them.")] = False,
+) -> None:
+    """Read attempts that others recorded into a file that tasks of kind 'ranked' are read from."""
+    from rl.data.imports import import_rows
+    from rl.data.ranked import FEATURES
+    from rl.data.tables import write_rows
+
+    imported = import_rows(source, format, skip_bad_rows=skip_bad_rows)
+    write_rows(out, imported.rows, FEATURES)
+    for reason in imported.rejected:
+        print(f"left out: {reason}", file=sys.stderr)
+    print(f"{len(imported.rows)} tasks in {out}, with attempts of {imported.authors}")
+    print(f"tasks: {{kind: ranked, path: {out}}} reads it; each of these is a policy that a source can play")
+
+
+@app.command()
+def status(
+    storage: Annotated[Path, typer.Argument(help="A folder of runs, or a run's own.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one object for each run.")] = False,
+) -> None:
+    """Say how the runs in a folder are going."""
+    from dataclasses import asdict
+
+    from rl.pages.shelf import Shelf
+
+    if not storage.is_dir():
+        raise ConfigError(f"there is no folder {storage}; name that of your runs, such as 'apprentice status runs'")
+    shelf = Shelf(storage)
+    for name in shelf.names():
+        card = shelf.card(name)
+        if as_json:
+            print(json.dumps(asdict(card)))
+            continue
+        moved = "  ".join(f"{key} {before:.3f} -> {after:.3f}" for key, (before, after) in card.headline.items())
+        print(f"{card.name:<28} {card.status:<9} {card.stage:<12} {card.age:>7.0f} s ago   {moved}")
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def submit(
+    arguments: Annotated[list[str], typer.Argument(help="What the job runs, such as: train config.yaml seed=1.")],
+    address: Annotated[str | None, typer.Option(help="Of the cluster's dashboard; by default RAY_ADDRESS.")] = None,
+    env: Annotated[list[str] | None, typer.Option(help="A variable that the job gets, by its name.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the submission.")] = None,
+    go: Annotated[bool, typer.Option("--go", help="Submit it; without, the line is only printed.")] = False,
+) -> None:
+    """Compose the 'ray job submit' line of a run, and print it; with --go, submit it."""
+    import subprocess
+
+    from rl.submission import compose
+
+    job = compose(arguments, address=address, variables=env or [], name=name)
+    print(f"# {job.size / 2**20:.1f} MiB of this folder travel", file=sys.stderr)
+    print(job.line, flush=True)
+    if go:
+        raise SystemExit(subprocess.run(job.command, check=False).returncode)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one object for each finding.")] = False) -> None:
+    """Say what this machine has and lacks: packages, memory, GPU, sandbox, storage, cluster, data."""
+    from dataclasses import asdict
+
+    from rl.doctor import examine
+
+    lacking = False
+    for finding in examine():
+        lacking |= finding.state == "lacking"
+        if as_json:
+            print(json.dumps(asdict(finding)))
+        else:
+            print(f"{finding.subject:<10} {finding.state:<8} {finding.detail}")
+    if lacking:
+        raise SystemExit(1)
