@@ -29,7 +29,7 @@ def test_resume_command_can_be_pasted_into_a_shell(monkeypatch, capsys, tmp_path
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "prepare", lambda _: None)
+    monkeypatch.setattr(session, "prepare", lambda _: object())
     monkeypatch.setattr("rl.data.tasks.benchmark.digests", lambda _: {})
     monkeypatch.setattr(trice, "train", interrupted)
     folder, assignments = tmp_path / "my run", ["model={kind: tiny, width: 32}"]
@@ -43,5 +43,5 @@ def test_resume_command_can_be_pasted_into_a_shell(monkeypatch, capsys, tmp_path
 def test_runs_that_cannot_be_pooled_are_named(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(cli, "_train_one", lambda *_: None)
     cli.train(CONFIG, ["evaluation={kind: ranking}"], run_dir=tmp_path / "r", seeds="0,1")
-    told = f"ranking runs are not pooled; each has its own summary: {tmp_path}/r-seed0, {tmp_path}/r-seed1"
+    told = f"such runs are not pooled; each has its own summary: {tmp_path}/r-seed0, {tmp_path}/r-seed1"
     assert capsys.readouterr().out == told + "\n"
