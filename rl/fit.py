@@ -2,22 +2,26 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from rl.data.examples import Example
 from rl.learner import checkpoint
 from rl.learner.learner import Stage
+from rl.learner.local import LocalLearner
 from rl.learner.remote import RemoteLearner, Start
 from rl.learner.watch import Watch
 from rl.learner.work import Work, epochs
 from rl.progress import Progress
 from rl.run import Run
 
+LearnerHandle: TypeAlias = RemoteLearner | LocalLearner
+"""Whoever takes the steps: the ranks of a run, or this process."""
 _CHUNK = 8
 """Steps put at once."""
 
 
 def fit(
-    learner: RemoteLearner,
+    learner: LearnerHandle,
     examples: Sequence[Example],
     stage: Stage,
     run: Run,
@@ -79,7 +83,7 @@ def unneeded(run: Run, keep: int | None, spare: Iterable[int]) -> list[int]:
 
 
 def report(
-    learner: RemoteLearner, step: int, stage: Stage, offset: int, run: Run, progress: Progress, watch: Watch
+    learner: LearnerHandle, step: int, stage: Stage, offset: int, run: Run, progress: Progress, watch: Watch
 ) -> dict[int, Mapping[str, float]]:
     """Fetch what the learner reported of steps below this one: into metrics.jsonl, and the last to the user."""
     reports = learner.reports(step)

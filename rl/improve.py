@@ -1,15 +1,16 @@
 """The second stage of a recipe: several sources attempt tasks, the outcomes rank them, the learner follows.
 
 Rounds are pipelined: while the learner takes the steps of one round, the workers play the next with weights that are
-at most ``max_lag`` rounds old. Which weights play which round is fixed in advance, so the same seeds give the same run.
-A run that is resumed plays its first round with the newest weights there are, where an unbroken one would have played
-it with those of ``max_lag`` rounds before.
+at most ``max_lag`` rounds old, or with those that ``refresh`` names. Which weights play which round is fixed in
+advance, so the same seeds give the same run. A run that is resumed plays its first round with the newest weights there
+are, where an unbroken one would have played it with those of ``max_lag`` rounds before.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from pydantic import Field
 
@@ -19,19 +20,32 @@ from rewards.types import RankedGroup
 from rl.config import Strict
 from rl.data.examples import Encoder, Example
 from rl.data.rounds import RoundGroup, Rounds, round_name
-from rl.fit import report, unneeded, warn
+from rl.fit import LearnerHandle, report, unneeded, warn
 from rl.learner import checkpoint
 from rl.learner.learner import Stage
 from rl.learner.optimiser import OptimiserConfig
-from rl.learner.remote import RemoteLearner
 from rl.learner.watch import Watch, group_figures, objective_warnings
 from rl.learner.work import Work, epochs
 from rl.losses.objective import Objective, RrhfD
 from rl.progress import Progress
+from rl.refresh import Players, Refresh
 from rl.run import Run
 from rollouts.policy import Source
-from rollouts.remote import RolloutPool
 from rollouts.types import Group, Snapshot, Task
+
+
+class Pool(Protocol):
+    """What this stage asks of a ``RolloutPool``."""
+
+    def pieces(
+        self,
+        tasks: Sequence[Task],
+        sources: Sequence[Source],
+        round: str,
+        snapshots: Mapping[str, Snapshot] | None = None,
+    ) -> Iterable[list[Group]]: ...
+
+    def cpu_seconds(self) -> float: ...
 
 
 class Improvement(Strict):
@@ -45,6 +59,8 @@ class Improvement(Strict):
     optimiser: OptimiserConfig = OptimiserConfig()
     max_lag: int = Field(default=1, ge=0)
     """Rounds that the weights that play may be behind; 0 plays and learns by turns."""
+    refresh: Refresh = Refresh()
+    """Which weights play; those of ``iterative`` and ``offline`` are as old as that says."""
     validate_every: int = Field(default=4, gt=0)
     """Rounds between checkpoints, each judged on the validation tasks."""
 
@@ -74,8 +90,8 @@ class Counts:
 
 
 def improve(
-    learner: RemoteLearner,
-    pool: RolloutPool,
+    learner: LearnerHandle,
+    pool: Pool,
     tasks: Sequence[Task],
     config: Improvement,
     run: Run,
@@ -118,15 +134,16 @@ def improve(
     watch = Watch()
     warn(objective_warnings(config.objective), run, progress)
     chooser = _Chooser(run, config, offset, progress, watch)
+    folder = run.path / "checkpoints"
+    players = Players(config.refresh, learner, lambda version: folder / f"step-{offset + version * per_round}", began)
     tally = _Tally()
     for records in rounds.earlier(began):
         tally.add(records, encoder)
     for round, batch in enumerate(epochs(tasks, config.tasks_per_round, config.rounds, seed)):
         if round < began:
             continue
-        version = max(began, round - config.max_lag)
-        snapshot = learner.snapshot(version)
-        chooser.consider(snapshot, validate, learner)
+        chooser.consider(learner.snapshot(max(began, round - config.max_lag)), validate, learner)
+        snapshot = players.of(round, config.max_lag)
         spent = pool.cpu_seconds()
         play = partial(pool.pieces, round=round_name(round), snapshots={LIVE: snapshot})
         records = rounds.complete(round, snapshot.version, batch, sources, play, judge)
@@ -134,16 +151,17 @@ def improve(
         figures = group_figures(record.group for record in records)
         run.log({"stage": "groups", "round": round, **figures})
         warn(watch.notice(figures), run, progress)
-        fresh = current(records, round, config.max_lag)
+        fresh = current(records, round, max(config.max_lag, round - config.refresh.version(round, config.max_lag)))
         tally.stale += len(records) - len(fresh)
         examples = tally.add(fresh, encoder)
         works = list(_works(examples, stage, round, config, offset))
         rounds.plan({work.step: [example.task_id for example in work.examples] for work in works}, fresh)
         learner.put(works)
         rounds.ledger.covered(learner.wait_saved(0).step)
-        gone = unneeded(run, keep, chooser.needed())
+        playing = offset + config.refresh.version(round, config.max_lag) * per_round
+        gone = unneeded(run, keep, chooser.needed() | {playing})
         chooser.note(report(learner, offset + stage.steps, stage, offset, run, progress, watch))
-        checkpoint.remove(run.path / "checkpoints", gone)
+        checkpoint.remove(folder, gone)
     for version in range(max(began, config.rounds - config.max_lag), config.rounds + 1):
         chooser.consider(learner.snapshot(version), validate, learner)
     rounds.ledger.covered(learner.wait_saved(offset + stage.steps).step)
@@ -169,9 +187,15 @@ def _works(examples: Sequence[Example], stage: Stage, round: int, config: Improv
             stage=stage,
             stage_step=round * per_round + index,
             examples=tuple(examples[start:end]),
+            version=round,
             publish=finished if last else None,
-            save=last and (finished % config.validate_every == 0 or finished == config.rounds),
+            save=last and (_judged(finished, config) or config.refresh.saves(finished)),
         )
+
+
+def _judged(version: int, config: Improvement) -> bool:
+    """Whether the weights after so many rounds are saved and judged on the validation tasks."""
+    return version % config.validate_every == 0 or version == config.rounds
 
 
 class _Chooser:
@@ -200,13 +224,12 @@ class _Chooser:
         return {self._offset + version * per_round for version in left}
 
     def consider(
-        self, snapshot: Snapshot, validate: Callable[[Snapshot], Mapping[str, float]], learner: RemoteLearner
+        self, snapshot: Snapshot, validate: Callable[[Snapshot], Mapping[str, float]], learner: LearnerHandle
     ) -> None:
         """Validate weights that have a checkpoint and were not validated before."""
         version = snapshot.version
         validated = self._run.state().get("validated", {})
-        checkpointed = version % self._config.validate_every == 0 or version == self._config.rounds
-        if not checkpointed or str(version) in validated:
+        if not _judged(version, self._config) or str(version) in validated:
             return
         figures = dict(validate(snapshot))
         step = self._offset + version * self._config.steps_per_round

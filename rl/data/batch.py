@@ -61,6 +61,10 @@ class Batch:
     """[B, K, T] log-probability of each own token under the weights that wrote it; NaN where that is not known."""
     copies: Tensor
     """[B, K] how many equal candidates were merged into it."""
+    own: Tensor
+    """[B, K] True where the policy that is trained wrote it, unforced."""
+    version: Tensor
+    """[B, K] of the weights of that policy that wrote it; NaN where somebody else did."""
     observed: Tensor | None
     """[B, K, T] True where a token is an observation's; None where those were not asked for, and are not scored."""
     tokens: int
@@ -82,9 +86,18 @@ class Batch:
         """That are read, padding included."""
         return sum(piece.positions for piece in self.pieces)
 
-    def candidates(self, logprobs: Tensor) -> Candidates:
-        """What objectives read, given the [B, K, T] log-probabilities of the tokens; on their device."""
+    def candidates(
+        self, logprobs: Tensor, *, reference: Tensor | None = None, version: int | None = None
+    ) -> Candidates:
+        """What objectives read, on the device of the log-probabilities.
+
+        Args:
+            logprobs: [B, K, T] of the tokens under the policy.
+            reference: the same under the weights that the stage began with, where an objective asks for them.
+            version: of the policy as it is, to say how far behind it its candidates are; None where nobody counts.
+        """
         device = logprobs.device
+        behind = None if version is None else (version - self.version).nan_to_num(nan=0.0).clamp(min=0).to(device)
         return Candidates(
             logprobs,
             self.mask.to(device),
@@ -93,6 +106,9 @@ class Batch:
             behaviour=self.behaviour.to(device),
             observed=None if self.observed is None else self.observed.to(device),
             copies=self.copies.to(device),
+            own=self.own.to(device),
+            reference=reference,
+            staleness=behind,
         )
 
 
@@ -117,6 +133,8 @@ def collate(examples: Sequence[Example], pad_id: int, layout: Layout = PADDED, *
     called = np.zeros(shape[:2], dtype=bool)
     behaviour = np.full(shape, np.nan, dtype=np.float32)
     copies = np.zeros(shape[:2], dtype=np.int64)
+    own = np.zeros(shape[:2], dtype=bool)
+    version = np.full(shape[:2], np.nan, dtype=np.float32)
     observed = np.zeros(shape, dtype=bool)
     for task, example in enumerate(kept):
         for place, row in enumerate(example.rows):
@@ -124,6 +142,8 @@ def collate(examples: Sequence[Example], pad_id: int, layout: Layout = PADDED, *
             rewards[task, place] = row.reward
             called[task, place] = row.called
             copies[task, place] = max(1, len(row.sources))
+            own[task, place] = row.own
+            version[task, place] = np.nan if row.version is None else row.version
             observed[task, place, : len(row.ids)] = np.logical_not(row.mask)
             if row.behaviour:
                 behaviour[task, place, mask[task, place]] = row.behaviour
@@ -135,6 +155,8 @@ def collate(examples: Sequence[Example], pad_id: int, layout: Layout = PADDED, *
         called=torch.from_numpy(called),
         behaviour=torch.from_numpy(behaviour),
         copies=torch.from_numpy(copies),
+        own=torch.from_numpy(own),
+        version=torch.from_numpy(version),
         observed=torch.from_numpy(observed) if observations else None,
         tokens=sum(document.size for document in made),
         padded_length=max((len(e.prompt) + len(row.ids) for e in kept for row in e.rows), default=1),

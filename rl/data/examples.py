@@ -1,11 +1,12 @@
 """From ranked groups to token rows: what the policy sampled is taken as ids; only foreign text is tokenised."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
 from executors.types import ToolSpec
+from rewards.selectivity import LIVE
 from rewards.types import Candidate, RankedGroup
 from rl.models.load import end_id
 from rl.models.pieces import fingerprint
@@ -27,6 +28,29 @@ class Row:
     """Log-probabilities of its own tokens under the weights that wrote them, where its source gave them."""
     sources: tuple[str, ...] = ()
     """Who wrote it: several, where equal candidates were merged."""
+    own: bool = False
+    """Whether the policy that is trained wrote it, unforced."""
+    version: int | None = None
+    """Of the weights of that policy that wrote it, forced or not; None where somebody else did."""
+
+    def merged(self, other: "Row") -> "Row":
+        """Two equal candidates as one, with this one's reward.
+
+        The log-probabilities are those of one writer: the policy itself before others, whoever tells them before who
+        does not, and of the policy's own versions the newest.
+        """
+        writer = max(self, other, key=lambda row: (row.own and bool(row.behaviour), bool(row.behaviour), row._age))
+        return replace(
+            self,
+            behaviour=writer.behaviour,
+            own=writer.own if writer.behaviour else self.own or other.own,
+            version=writer.version,
+            sources=self.sources + other.sources,
+        )
+
+    @property
+    def _age(self) -> float:
+        return float("-inf") if self.version is None else self.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +93,18 @@ class Encoder:
         prompt = tuple(self._ids(self.format.opening(group.task, specs)))
         rows: dict[tuple[int, ...], Row] = {}
         for candidate in group.candidates:
-            row = self._row(candidate)
+            row = self.row(candidate)
             if not any(row.mask):
                 continue  # it was never written: the prompt alone filled the context
             if len(prompt) + len(row.ids) > self.max_tokens:
                 self.too_long += 1
                 continue
             known = rows.get(row.ids)
-            if known is None:
-                rows[row.ids] = row
-            else:
-                rows[row.ids] = Row(
-                    known.ids, known.mask, known.reward, known.called, known.behaviour, known.sources + row.sources
-                )
+            rows[row.ids] = row if known is None else known.merged(row)
         return Example(group.task.id, prompt, tuple(rows.values()))
 
-    def _row(self, candidate: Candidate) -> Row:
+    def row(self, candidate: Candidate) -> Row:
+        """One candidate as tokens, whatever its length."""
         episode = candidate.episode
         ids: list[int] = []
         mask: list[bool] = []
@@ -105,6 +125,7 @@ class Encoder:
                 ids += observed
                 mask += [False] * len(observed)
         complete = len(behaviour) == sum(mask)
+        live = episode.policy == LIVE
         return Row(
             tuple(ids),
             tuple(mask),
@@ -112,6 +133,8 @@ class Encoder:
             episode.called,
             tuple(behaviour) if complete else (),
             (episode.source,),
+            own=live and episode.force is None,
+            version=episode.version if live else None,
         )
 
     def _ids(self, text: str) -> list[int]:

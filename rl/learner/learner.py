@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from executors.errors import ConfigError
 from rl.data.batch import Batch
 from rl.data.examples import Example
 from rl.data.packing import share
 from rl.learner import ranks
 from rl.learner.optimiser import OptimiserConfig, Steps
+from rl.learner.reference import Reference
 from rl.learner.scoring import Packing, Reading, Scorer, within
 from rl.learner.sharding import Footprint, paced, shard
 from rl.losses.candidates import Candidates, Term
@@ -76,14 +78,27 @@ class Learner:
         """Read by this rank, padding left out; a prompt that candidates share counts once."""
         self.stage: Stage | None = None
         self.optimiser: Steps | None = None
+        self.reference: Reference | None = None
+        """What the stage began with, where its objective compares with that."""
 
     def begin(self, stage: Stage) -> None:
-        """Start a stage: its optimiser begins afresh."""
+        """Start a stage: its optimiser begins afresh, and what it compares with is the model as it is.
+
+        Raises:
+            ConfigError: its objective or its optimiser needs what ranks with shares do not have.
+        """
+        if stage.objective.needs_reference and self.sharding.lockstep:
+            raise ConfigError(
+                f"objective {stage.objective.kind} compares with the weights of the stage's beginning, which ranks "
+                "that share a model out do not keep; leave kl_weight and reference terms out, or take "
+                "learner.strategy ddp"
+            )
         self.stage = stage
         self.optimiser = self.sharding.optimiser(stage.optimiser)
         self.scorer.reads = self.sharding.reads
+        self.reference = Reference(self.model) if stage.objective.needs_reference else None
 
-    def step(self, examples: Sequence[Example], stage_step: int) -> dict[str, float]:
+    def step(self, examples: Sequence[Example], stage_step: int, *, version: int | None = None) -> dict[str, float]:
         """Learn from the ranked candidates of some tasks; returns what to log.
 
         A step whose loss or gradient is not finite changes nothing but the count of such steps, and has ``skipped``.
@@ -93,13 +108,15 @@ class Learner:
         Args:
             examples: this rank's share.
             stage_step: from 0, for the learning rate.
+            version: of the policy as it is, to tell how stale its own candidates are; None where nobody counts.
         """
         if self.stage is None or self.optimiser is None:
             raise RuntimeError("begin(stage) comes before step()")
         self.model.train()
         batch = self.scorer.lay_out(examples, observations=self.stage.objective.needs_observations)
+        reference = self._referred(batch)
         reading = self._read(batch)
-        candidates = batch.candidates(reading.scores)
+        candidates = batch.candidates(reading.scores, reference=reference, version=version)
         values = _values(self.stage.objective.terms(candidates, ranks.most(batch.padded_length, self.model.device)))
         loss = torch.stack(list(values.values())).sum()
         metrics = ranks.summed({f"loss/{name}": value.detach() for name, value in values.items()})
@@ -129,6 +146,14 @@ class Learner:
         batch = paced(batch, self.pad_id, device)
         kept = ranks.least(within(batch.pieces, self.scorer.budget), device)
         return Reading(self.scorer, batch, kept=kept, back=self.sharding.backward)
+
+    def _referred(self, batch: Batch) -> Tensor | None:
+        """[B, K, T] how likely the weights that the stage began with find a batch; None where nobody asks."""
+        if self.reference is None:
+            return None
+        precision, device = self.scorer.precision, self.model.device.type
+        with self.reference.in_place(), torch.autocast(device, precision, enabled=precision is not None):
+            return self.scorer.score(batch)
 
     def share(self, examples: Sequence[Example], rank: int, world: int) -> list[Example]:
         """One rank's share of a step's examples: groups stay whole, and each rank reads about as many tokens."""
@@ -164,10 +189,15 @@ class Learner:
             "skipped": self.skipped,
             "stage": self.stage.name if self.stage else None,
             "optimiser": self.optimiser.state() if self.optimiser else None,
+            "reference": self.reference.state() if self.reference else None,
         }
 
     def restore(self, state: Mapping[str, Any], stage: Stage | None) -> None:
-        """Continue from a checkpoint's state, in the stage that it was saved in."""
+        """Continue from a checkpoint's state, in the stage that it was saved in.
+
+        Raises:
+            DataError: it is of another model, or of a stage with another optimiser or objective.
+        """
         self.step_count = state.get("step_count", 0)
         self.tokens = state.get("tokens", 0)
         self.skipped = state.get("skipped", 0)
@@ -175,6 +205,8 @@ class Learner:
             self.begin(stage)
             assert self.optimiser is not None
             self.optimiser.restore(state["optimiser"])
+            if self.reference is not None:
+                self.reference.restore(state.get("reference"))
 
 
 def weights_of(model: PreTrainedModel) -> dict[str, np.ndarray]:

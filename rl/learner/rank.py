@@ -88,7 +88,8 @@ class RankLoop:
         self._enter(work)
         torch.manual_seed(work.step * 65_537 + self._rank)
         began = time.process_time()
-        metrics = self.learner.step(self.learner.share(work.examples, self._rank, self._world), work.stage_step)
+        mine = self.learner.share(work.examples, self._rank, self._world)
+        metrics = self.learner.step(mine, work.stage_step, version=work.version)
         metrics["cpu_seconds"] = time.process_time() - began
         told = {name: value for name, value in metrics.items() if math.isfinite(value)}
         self._reports[work.step] = (work.stage.name, told)

@@ -287,8 +287,7 @@ class RRHFTrainer(Trainer):
             with self.reference.in_place():
                 reference = self.scorer.score(batch)
         self.scorer.reads = model  # which accelerate may have wrapped, so that processes meet in its gradient
-        candidates = batch.candidates(self.scorer.score(batch))
-        return candidates if reference is None else replace(candidates, reference=reference)
+        return batch.candidates(self.scorer.score(batch), reference=reference)
 
     def _whole(self, batches: Sequence[Batch]) -> Whole:
         """What there is to know of an update before it is taken; the same on every rank."""
@@ -308,7 +307,7 @@ class RRHFTrainer(Trainer):
                     candidates = self._candidates(model, batch)
                 else:
                     unread = torch.zeros(batch.mask.shape, device=device)
-                    candidates = replace(batch.candidates(unread), reference=unread)
+                    candidates = batch.candidates(unread, reference=unread)
                 found.append(_counts(self.objective.terms(candidates, longest)))
         return {name: torch.stack([counts[name] for counts in found]).sum() for name in found[0]}
 

@@ -21,6 +21,8 @@ class Work:
     stage_step: int
     """Of the stage, from 0."""
     examples: tuple[Example, ...]
+    version: int | None = None
+    """Of the weights that learn, in the count of those that play; None where nobody plays."""
     publish: int | None = None
     """Publish the weights after this step, as this version."""
     save: bool = False

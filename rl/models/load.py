@@ -10,16 +10,12 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from pydantic import Field, model_validator
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from executors.errors import DataError
 from rl.config import Strict
 from rl.models.lora import CONFIG as ADAPTER
 from rl.models.lora import AdapterConfig, base_of, load_adapter, misfits, quantisation
 from rl.models.tiny import build_model, build_tokenizer
-
-disable_progress_bar()
-set_verbosity_error()  # its advice is for those who call it by hand
 
 
 class TinyModel(Strict):

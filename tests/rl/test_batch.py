@@ -54,6 +54,21 @@ def test_a_batch_says_what_objectives_ask_of_candidates():
     assert candidates.valid.tolist() == [[True, True], [True, False]]
 
 
+def test_a_batch_says_who_wrote_its_candidates_and_how_long_ago():
+    rows = (
+        Row((7,), (True,), 1.0, True, own=True, version=3),
+        Row((8,), (True,), 0.5, True, version=5),
+        Row((9,), (True,), 0.0, False),
+    )
+    batch = collate([Example("t", (1,), rows)], 0, PACKED)
+    unread = torch.zeros(batch.mask.shape)
+    candidates = batch.candidates(unread, version=5, reference=unread - 1)
+    assert candidates.own is not None and candidates.own.tolist() == [[True, False, False]]
+    assert candidates.staleness is not None and candidates.staleness.tolist() == [[2, 0, 0]]
+    assert candidates.reference is not None and candidates.reference.tolist() == [[[-1], [-1], [-1]]]
+    assert batch.candidates(unread).staleness is None
+
+
 def test_a_batch_tells_what_reading_it_takes():
     packed, padded = collate([GROUP], 0, PACKED), collate([GROUP], 0, PADDED)
     assert (packed.tokens, packed.documents, packed.positions) == (7, 1, 7)

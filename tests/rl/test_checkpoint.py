@@ -20,7 +20,7 @@ from rl.learner.optimiser import OptimiserConfig
 from rl.learner.rank import DivergedError, RankConfig, RankLoop
 from rl.learner.sharding import Footprint
 from rl.learner.work import Work, epochs
-from rl.losses.objective import Rrhf, RrhfD
+from rl.losses.objective import Dpo, Rrhf, RrhfD
 from rl.models.load import TinyModel, load_model, require_config
 from rl.models.tiny import build_model, build_tokenizer
 from rl.run import Run
@@ -81,22 +81,39 @@ def digest(loop: RankLoop) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("optimiser", "dropout"), [(MUON, 0.0), (ADAMW, 0.0), (ADAMW, 0.2)], ids=["muon", "adamw", "dropout"]
+    ("optimiser", "dropout", "objective"),
+    [
+        (MUON, 0.0, Rrhf()),
+        (ADAMW, 0.0, Rrhf()),
+        (ADAMW, 0.2, Rrhf()),
+        (MUON, 0.0, RrhfD(kl_weight=0.1)),
+        (ADAMW, 0.2, Dpo()),
+    ],
+    ids=["muon", "adamw", "dropout", "kl", "dpo"],
 )
-def test_a_run_that_is_killed_at_any_step_ends_bit_for_bit_as_one_that_is_not(tmp_path, optimiser, dropout):
+def test_a_run_that_is_killed_at_any_step_ends_bit_for_bit_as_one_that_is_not(tmp_path, optimiser, dropout, objective):
     start = begun(tmp_path / "whole", dropout)
     undisturbed = RankLoop(start, config(tmp_path / "whole"))
     assert undisturbed.learner.model.config.attention_dropout == dropout
-    take(undisturbed, works(optimiser))
+    take(undisturbed, works(optimiser, objective=objective))
     saves = (2, 3, 6)
     for killed in range(1, STEPS):
         folder = tmp_path / f"killed-{killed}"
-        take(RankLoop(begun(folder, dropout), config(folder)), works(optimiser, saves)[:killed])
+        take(RankLoop(begun(folder, dropout), config(folder)), works(optimiser, saves, objective=objective)[:killed])
         newest = checkpoint.newest(folder)
         assert newest == max((0, *(step for step in saves if step <= killed)))
         resumed = RankLoop(folder / f"step-{newest}", config(folder))
-        take(resumed, works(optimiser)[newest:])
+        take(resumed, works(optimiser, objective=objective)[newest:])
         assert digest(resumed) == digest(undisturbed), killed
+
+
+def test_a_checkpoint_without_what_the_stage_began_with_is_refused(tmp_path):
+    begun(tmp_path)
+    loop = RankLoop(tmp_path / "step-0", config(tmp_path))
+    take(loop, works(save=(5,))[:5])
+    resumed = RankLoop(tmp_path / "step-5", config(tmp_path))
+    with pytest.raises(DataError, match="saved without the weights that its stage began with"):
+        resumed.learn(works(objective=Dpo())[5])
 
 
 def test_a_process_that_is_killed_while_it_saves_leaves_the_checkpoint_before(tmp_path):

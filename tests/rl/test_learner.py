@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from executors.catalog import Catalog
 from executors.errors import DataError
 from executors.tools.calculator import calculator
 from executors.types import MalformedCall, Observation, ToolCall
+from rewards.selectivity import LIVE
 from rewards.types import Candidate, RankedGroup, Reward
 from rl.data.batch import PADDED, collate
 from rl.data.examples import Encoder, Example, Row
@@ -18,7 +20,7 @@ from rl.learner.learner import Learner, Stage, weights_of
 from rl.learner.optimiser import OptimiserConfig
 from rl.learner.work import epochs
 from rl.losses.objective import Rrhf, RrhfD, Sft
-from rl.models.load import HuggingFaceModel, build_tokenizer_for, build_weights, load_model, load_tokenizer
+from rl.models.load import HuggingFaceModel, build_tokenizer_for, build_weights, end_id, load_model, load_tokenizer
 from rl.models.pieces import fingerprint
 from rl.models.tiny import build_model, build_tokenizer
 from rl.serving.engine import TransformersPolicy
@@ -141,6 +143,48 @@ def test_equal_candidates_are_merged_and_keep_their_sources(tokenizer):
     )
     assert [row.sources for row in example.rows] == [("a", "c"), ("b",)]
     assert example.rows[0].reward == 1.0
+
+
+def sampled(tokenizer, logprobs=(), **fields) -> Episode:
+    ids = (*tokenizer.encode("Answer: 42", add_special_tokens=False), end_id(tokenizer))
+    turn = Turn(
+        Completion(
+            text="Answer: 42",
+            token_ids=ids,
+            mask=(True,) * len(ids),
+            logprobs=tuple(logprobs) * len(ids),
+            tokenizer=fingerprint(tokenizer),
+        )
+    )
+    return replace(episode(turn), **fields)
+
+
+def test_only_what_the_trained_policy_wrote_unforced_is_its_own(tokenizer):
+    made = [
+        sampled(tokenizer, policy=LIVE, version=4),
+        sampled(tokenizer, policy=LIVE, version=4, force="direct"),
+        sampled(tokenizer, policy="peer", version=9),
+    ]
+    rows = [encoder(tokenizer).row(Candidate(one, Reward(1.0))) for one in made]
+    assert [(row.own, row.version) for row in rows] == [(True, 4), (False, 4), (False, None)]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_equal_candidates_the_policys_own_log_probabilities_are_kept(tokenizer, turned):
+    own = sampled(tokenizer, (-0.5,), policy=LIVE, version=2, source="own")
+    silent, foreign = direct(source="gold"), sampled(tokenizer, (-3.0,), policy="peer", source="peer")
+    made = [(silent, 1.0), (foreign, 0.9), (own, 0.8)]
+    (row,) = encoder(tokenizer).example(ranked(*(made[::-1] if turned else made))).rows
+    assert (row.own, row.version, set(row.behaviour), set(row.sources)) == (True, 2, {-0.5}, {"gold", "peer", "own"})
+    (row,) = encoder(tokenizer).example(ranked(*(made[:2][::-1] if turned else made[:2]))).rows
+    assert (row.own, row.version, set(row.behaviour)) == (False, None, {-3.0})
+
+
+def test_of_two_equal_attempts_of_the_policy_the_newer_is_kept(tokenizer):
+    old, new = (sampled(tokenizer, (-float(v),), policy=LIVE, version=v) for v in (1, 2))
+    for pair in ((old, new), (new, old)):
+        (row,) = encoder(tokenizer).example(ranked(*((one, 1.0) for one in pair))).rows
+        assert (row.version, set(row.behaviour)) == (2, {-2.0})
 
 
 def test_candidates_over_the_limit_are_left_out_and_counted(tokenizer):

@@ -1,6 +1,7 @@
 """A learner's step on what ranked groups may bring, within any budget, and on several ranks."""
 
 import math
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import torch
 import torch.distributed as distributed
 from torch import multiprocessing
 
+from executors.errors import DataError
 from rl.data.examples import Example, Row
 from rl.data.packing import group_tokens
 from rl.learner import checkpoint
 from rl.learner.learner import Learner, Stage
 from rl.learner.optimiser import OptimiserConfig
-from rl.losses.objective import Rrhf, RrhfD, Sft
+from rl.losses.objective import Dpo, Grpo, Listwise, Rrhf, RrhfD, Sft
 from rl.models.load import end_id, load_tokenizer, pad_id
 from rl.models.tiny import build_model, build_tokenizer
 from tests.rl.test_learner import some_examples
@@ -103,6 +105,65 @@ def test_an_odd_group_does_not_change_what_others_teach():
         assert torch.equal(taken, expected)
 
 
+EVERY = {
+    "sft": Sft(decision_weight=8, kl_weight=0.1),
+    "rrhf": Rrhf(kl_weight=0.1),
+    "rrhf_d": RrhfD(),
+    "listwise": Listwise(),
+    "listwise by decision": Listwise(score="decision"),
+    "dpo": Dpo(),
+    "simpo": Dpo(reference_free=True, length_norm=True),
+    "grpo": Grpo(),
+    "grpo with tis, dr_grpo and kl": Grpo(foreign="tis", normalise="dr_grpo", kl_weight=0.1),
+}
+
+
+def written(made: Learner, version: int) -> list[Example]:
+    """Groups of candidates whose writers are the learner as it is, a peer, and somebody who tells nothing."""
+    examples = some_examples(6)
+    with torch.no_grad():
+        scores = made.score(made.lay_out(examples)).logprobs
+    told = []
+    for number, example in enumerate(examples):
+        rows = []
+        for place, one in enumerate(example.rows):
+            behaviour = tuple(scores[number, place, : len(one.ids)][list(one.mask)].tolist())
+            writers = ({"own": True, "version": version, "behaviour": behaviour}, {"behaviour": behaviour}, {})
+            rows.append(replace(one, **writers[place % 3]))
+        told.append(replace(example, rows=tuple(rows)))
+    return told
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_objective_learns_from_candidates_of_several_writers(name):
+    objective = EVERY[name]
+    made = learner(objective)
+    before = [parameter.detach().clone() for parameter in made.model.parameters()]
+    examples = written(made, version=3)
+    first, second = (made.step(examples, step, version=version) for step, version in ((0, 3), (1, 5)))
+    assert all(math.isfinite(value) for value in (*first.values(), *second.values()))
+    assert any(not torch.equal(old, new) for old, new in zip(before, made.model.parameters(), strict=True))
+    assert 0 < first["own"] < first["with_behaviour"] < 1
+    assert first["staleness"] == 0 < second["staleness"]
+    assert ("reference_kl" in first) == objective.needs_reference
+    if objective.needs_reference:
+        assert first["reference_kl"] == pytest.approx(0, abs=1e-6) and second["reference_kl"] > 1e-6
+    if isinstance(objective, Grpo):
+        assert first["on_policy"] == pytest.approx(first["own"]) and first["drift"] == pytest.approx(0, abs=1e-6)
+        assert second["on_policy"] == 0 < second["foreign"]  # two versions behind is too old to be clipped
+
+
+def test_a_reference_is_the_model_of_the_stages_beginning():
+    made = learner(Dpo())
+    examples = some_examples(6)
+    made.step(examples, 0)
+    assert made.stage is not None
+    made.begin(replace(made.stage, name="next"))
+    assert made.step(examples, 0)["reference_kl"] == pytest.approx(0, abs=1e-6)
+    made.begin(Stage(name="last", objective=Rrhf(), optimiser=made.stage.optimiser, steps=4))
+    assert made.reference is None and "reference_kl" not in made.step(examples, 0)
+
+
 def test_a_step_tells_what_reading_its_candidates_took():
     example = Example("t", tuple(range(3, 23)), tuple(row(*range(30, 40), reward=float(n)) for n in range(4)))
     made = learner(RrhfD())
@@ -148,6 +209,14 @@ def test_ranks_that_share_a_step_by_tokens_take_that_of_one(tmp_path):
             loss, taken = torch.load(tmp_path / f"{number}-{rank}.pt")
             assert loss == pytest.approx(whole["loss"], abs=1e-5)
             assert torch.allclose(taken, expected, atol=1e-5)
+
+
+def test_a_tokenizer_without_an_end_token_is_a_data_error_that_says_where_to_set_it(tmp_path):
+    tokenizer = build_tokenizer(["a b c"], vocab_size=300)
+    tokenizer.eos_token = None
+    checkpoint.save(tmp_path, 0, build_model(300), tokenizer, {"stage": None})
+    with pytest.raises(DataError, match=r"names no end token; set eos_token in its tokenizer_config\.json"):
+        load_tokenizer(tmp_path / "step-0")
 
 
 def test_a_tokenizer_without_a_token_for_filling_rows_lends_its_end_token(tmp_path):

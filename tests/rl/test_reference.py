@@ -1,6 +1,8 @@
+import pytest
 import torch
 from torch import nn
 
+from executors.errors import DataError
 from rl.learner.reference import Reference
 
 
@@ -55,9 +57,21 @@ def test_weights_that_are_not_trained_are_not_kept_and_what_is_kept_can_be_saved
     before = made(given)
     saved = {name: value.clone() for name, value in Reference(made).state().items()}
     assert list(saved) == ["0.weight", "2.weight", "2.bias"]
-    again = Reference(moved(made), saved)
+    again = Reference(moved(made))
+    again.restore(saved)
     with again.in_place():
         assert torch.equal(made(given), before)
+
+
+def test_what_another_model_kept_is_refused_with_its_shapes():
+    reference = Reference(model())
+    with pytest.raises(DataError, match="without the weights that its stage began with"):
+        reference.restore(None)
+    saved = reference.state()
+    with pytest.raises(DataError, match=r"0\.weight has shape \(1, 2\)"):
+        reference.restore({**saved, "0.weight": torch.zeros(1, 2)})
+    with pytest.raises(DataError, match=r"2\.bias has shape none"):
+        reference.restore({name: value for name, value in saved.items() if name != "2.bias"})
 
 
 def test_an_error_within_leaves_the_model_as_it_was():

@@ -262,6 +262,13 @@ def test_without_other_ranks_there_is_nobody_to_share_with(strategy):
         learner(build_model(300), strategy)
 
 
+def test_an_objective_with_a_reference_is_refused_where_ranks_have_shares():
+    made = learner(build_model(300))
+    made.sharding.lockstep = True
+    with pytest.raises(ConfigError, match="ranks that share a model out do not keep"):
+        made.begin(stage(kl_weight=0.1))
+
+
 def test_muon_is_refused_where_ranks_have_shares_of_matrices():
     with pytest.raises(ConfigError, match=r"muon needs whole matrices, and learner.strategy zero2"):
         require_adamw(OptimiserConfig(kind="muon"), "zero2")

@@ -1,0 +1,72 @@
+"""Exploring with slow tools: trials a second by how many episodes run at once.
+
+    python -m benchmarks.exploration --seconds 0.1
+
+Each tool sleeps and answers; queries are imagined from its schema, and the meant call is made. Ideal is as many times
+one episode's rate as episodes run at once. Repetitions alternate, and the best of each row counts.
+"""
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from executors.catalog import Catalog
+from executors.tool import as_tool
+from rl.explore import IMAGINED, Actor, Exploration, Explorer
+from rl.explore import Ablations as Without
+from rl.serving.policies import GoldPolicy
+from rollouts.formats.react import ReactFormat
+from rollouts.imagine import SchemaImaginer
+from rollouts.memory import Trial
+from rollouts.policy import Source
+from rollouts.store import Log
+
+_FORMAT = ReactFormat(describe_tools=False)
+
+
+def measure(at_once: int, trials: int, seconds: float) -> tuple[float, float]:
+    """Trials a second, and CPU-seconds a trial, with so many tools explored at once."""
+
+    async def slow(number: int) -> int:
+        await asyncio.sleep(seconds)
+        return number
+
+    catalog = Catalog([as_tool(slow, name=f"slow{number}") for number in range(16)])
+    setting = Exploration(
+        episodes=max(1, trials // 4),
+        trials=4,
+        max_turns=1,
+        focus=0,
+        tools_at_once=at_once,
+        without=Without(reflection=False),
+    )
+    actor = Actor(source=Source(name=IMAGINED, policy=IMAGINED), policy=GoldPolicy(IMAGINED, catalog, _FORMAT)())
+    tools = catalog.names[:at_once]
+    with tempfile.TemporaryDirectory() as folder, Log(Path(folder) / "trials.jsonl", Trial) as log:
+        explorer = Explorer(setting, catalog, _FORMAT, SchemaImaginer(), [actor], log, tools=tools)
+        began, spent = time.perf_counter(), time.process_time()
+        made = len(asyncio.run(explorer.explore()))
+        return made / (time.perf_counter() - began), (time.process_time() - spent) / made
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print a row for each number of episodes at once."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=0.1, help="that a call takes")
+    parser.add_argument("--trials", type=int, default=16, help="of each tool")
+    parser.add_argument("--repetitions", type=int, default=3)
+    options = parser.parse_args(arguments)
+    best: dict[int, tuple[float, float]] = {}
+    for _ in range(options.repetitions):
+        for at_once in (1, 2, 4, 8, 16):
+            best[at_once] = max(best.get(at_once, (0.0, 0.0)), measure(at_once, options.trials, options.seconds))
+    print("at once   trials/s   of linear   CPU ms a trial")
+    for at_once, (rate, cpu) in best.items():
+        print(f"{at_once:7}   {rate:8.1f}   {rate / (at_once * best[1][0]):9.2f}   {1000 * cpu:14.1f}")
+
+
+if __name__ == "__main__":
+    main()
