@@ -1,4 +1,4 @@
-"""From a group of attempts to a ranked group: a weighted sum, a ladder of call levels, TRICE's, or recorded rewards."""
+"""From a group of attempts to a ranked group: a weighted sum, a ladder of call levels, TRICE's, recorded, your own."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +10,7 @@ from executors.errors import DataError
 from rewards.arguments import CALL_LEVELS, ExtraKeys, call_level
 from rewards.correctness import Match, correctness, read_number
 from rewards.execution import executed, wellformed
+from rewards.own import own_reward
 from rewards.selectivity import need, selective
 from rewards.types import Candidate, RankedGroup, Reward
 from rollouts.types import Episode, Group, Task
@@ -161,6 +162,22 @@ class Recorded(_Ranking):
         return _score(task, episode) == max(task.scores.values())
 
 
+class Own(_Ranking):
+    """What the function ``reward(task, episode)`` of a user's own file says: a number, or numbers by part."""
+
+    kind: Literal["own"] = "own"
+    path: str
+    """Of the file."""
+    match: Match = "numeric"
+    """How answers are compared where what is right has to be told."""
+
+    def rewards(self, group: Group) -> Sequence[Reward]:
+        return [own_reward(self.path, group.task, episode) for episode in group.episodes]
+
+    def right(self, task: Task, episode: Episode) -> bool:
+        return correctness(task, episode, self.match) == 1
+
+
 def _score(task: Task, episode: Episode) -> float:
     if episode.policy not in task.scores:
         raise DataError(
@@ -185,7 +202,7 @@ def _gold_called(group: Group) -> bool:
     return group.task.gold is not None if group.task.needs_tool is None else group.task.needs_tool
 
 
-Ranking = Annotated[WeightedSum | CallLadder | TriceLadder | Recorded, Field(discriminator="kind")]
+Ranking = Annotated[WeightedSum | CallLadder | TriceLadder | Recorded | Own, Field(discriminator="kind")]
 
 
 def level_counts(groups: Iterable[RankedGroup]) -> Mapping[str, int]:

@@ -251,8 +251,8 @@ def current(records: Sequence[RoundGroup], round: int, max_lag: int) -> list[Rou
 
 
 def _or_least(utility: float | None) -> float:
-    """A utility to compare by; one that is no number is the least."""
-    return -math.inf if utility is None or math.isnan(utility) else utility
+    """A utility to compare by, the noise of its sum left out; one that is no number is the least."""
+    return -math.inf if utility is None or math.isnan(utility) else round(utility, 9)
 
 
 class _Tally:

@@ -76,30 +76,45 @@ def compact_apart(segment: Path) -> None:
         raise DataError(f"{segment} could not be compacted: {told}")
 
 
-def unpack(segment: Path) -> Iterator[bytes]:
+def unpack(segment: Path, missing: list[str]) -> Iterator[bytes]:
     """The lines of a segment, as they were written.
 
-    Raises:
-        DataError: a compacted segment cannot be read, or its lines are not those that were sealed.
+    Args:
+        segment: compacted or not.
+        missing: what of a compacted one cannot be read, and why, is added here; the rest is read all the same.
     """
     if segment.suffix != ".parquet":
         with segment.open("rb") as file:
             yield from file
         return
     digest = hashlib.sha256()
+    before = len(missing)
     try:
         with pyarrow.parquet.ParquetFile(segment) as file:
-            for batch in file.iter_batches(_BATCH, columns=[_LINE]):
-                digest.update(b"".join(batch.column(0).to_pylist()))
             sealed = (file.schema_arrow.metadata or {}).get(_DIGEST, b"").decode()
-            if digest.hexdigest() != sealed:
-                raise DataError(
-                    f"{segment} is damaged: its lines are not those that were sealed; restore it from a copy"
-                )
-            for batch in file.iter_batches(_BATCH, columns=[_LINE]):
-                yield from batch.column(0).to_pylist()
+            for part in range(file.num_row_groups):
+                try:
+                    lines = file.read_row_group(part, columns=[_LINE]).column(0).to_pylist()
+                except (OSError, pyarrow.ArrowException) as error:
+                    missing.append(f"part {part + 1} of {file.num_row_groups} cannot be read: {error}")
+                    continue
+                digest.update(b"".join(lines))
+                yield from lines
+        if len(missing) == before and digest.hexdigest() != sealed:
+            missing.append("its lines are not those that were sealed; restore it from a copy")
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{segment} cannot be read ({error}); restore it from a copy") from error
+        missing.append(f"it cannot be opened ({error}); restore it from a copy")
+
+
+def sweep(path: Path) -> None:
+    """Remove what a compaction that was killed left half-written beside the log at ``path``."""
+    for left in leftovers(path):
+        left.unlink(missing_ok=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Half-written segments of the log at ``path``."""
+    return sorted(path.parent.glob(f".{path.stem}.[0-9][0-9][0-9][0-9][0-9].parquet.*"))
 
 
 def _batches(segment: Path) -> Iterator[list[bytes]]:

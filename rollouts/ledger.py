@@ -119,10 +119,16 @@ class Ledger:
         return {state: found.get(state, 0) for state in STATES}
 
     def states(self) -> Mapping[str, tuple[State, int | None]]:
-        """State and training step of every attempt, by id; for ``apprentice verify``."""
-        return {
-            id: (state, step) for id, state, step in self._connection.execute("SELECT id, state, step FROM attempts")
-        }
+        """State and training step of every attempt, by id; for ``apprentice verify``.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        try:
+            rows = self._connection.execute("SELECT id, state, step FROM attempts").fetchall()
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"{self.path} cannot be read as a ledger: {error}") from error
+        return {id: (state, step) for id, state, step in rows}
 
     def close(self) -> None:
         self._connection.close()

@@ -18,9 +18,10 @@ from types import TracebackType
 from typing import BinaryIO, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from executors.errors import ApprenticeError, DataError
-from rollouts.archive import compact_apart, segments, unpack
+from rollouts.archive import compact_apart, segments, sweep, unpack
 
 T = TypeVar("T")
 _CRC = b',"crc":"'
@@ -44,17 +45,19 @@ class Damage:
 
     path: Path
     line: int
+    """From 1; 0 for a part of a compacted segment."""
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.line} is damaged ({self.reason}); it was left out"
+        place = f"{self.path}:{self.line}" if self.line else str(self.path)
+        return f"{place} is damaged ({self.reason}); it was left out"
 
 
 class Log(Generic[T]):
     """An append-only log of records of one type, durable when ``append`` returns.
 
-    A last line that a crash cut is dropped when the log is opened to append. A damaged line anywhere else is left out
-    by ``read`` and told by ``damage``. One process at a time may write.
+    A last line that a crash cut is told by ``torn``, and dropped when the log is opened to append. A damaged line
+    anywhere else is left out by ``read`` and told by ``damage``. One process at a time may write.
     """
 
     def __init__(self, path: Path, type: type[T], *, segment_bytes: int = 64 << 20) -> None:
@@ -67,6 +70,8 @@ class Log(Generic[T]):
         self.path = path
         self.damage: list[Damage] = []
         """What the last ``read`` had to leave out."""
+        self.torn: Damage | None = None
+        """A last line without an end, which the last ``read`` found: a crash cut it before anybody was told of it."""
         self._adapter: TypeAdapter[T] = TypeAdapter(type)
         self._segment_bytes = segment_bytes
         self._file: BinaryIO | None = None
@@ -80,7 +85,7 @@ class Log(Generic[T]):
             LogBrokenError: the disk failed to confirm. Open the log anew: what reached it is read from there.
             LogTakenError: another process writes this log.
         """
-        lines = b"".join(_line(self._adapter.dump_json(record)) for record in records)
+        lines = b"".join(_line(self._body(record)) for record in records)
         if not lines:
             return
         if self._broken:
@@ -91,14 +96,17 @@ class Log(Generic[T]):
         self._commit(file, lines)
 
     def read(self) -> Iterator[T]:
-        """Every whole record, in order. ``damage`` has the others once all are read.
+        """Every whole record, in order. ``damage`` and ``torn`` have the others once all are read.
 
         Raises:
             DataError: a line is whole and no record of this type: another version wrote it.
         """
         self.damage = []
+        self.torn = None
         for segment in segments(self.path):
-            yield from self._records(segment, unpack(segment))
+            missing: list[str] = []
+            yield from self._records(segment, unpack(segment, missing))
+            self.damage += [Damage(segment, 0, reason) for reason in missing]
         if self.path.exists():
             with self.path.open("rb") as file:
                 yield from self._records(self.path, file)
@@ -117,16 +125,31 @@ class Log(Generic[T]):
 
     def _records(self, path: Path, lines: Iterable[bytes]) -> Iterator[T]:
         for number, line in enumerate(lines, start=1):
-            if not line.endswith(b"\n"):
-                return  # a crash cut it: nobody was told that it was written
+            if not line.endswith(b"\n") and path == self.path:
+                self.torn = Damage(path, number, "a torn last line")
+                return
             body = _checked(line)
             if body is None:
                 self.damage.append(Damage(path, number, "its checksum is another than its content's"))
                 continue
             try:
-                yield self._adapter.validate_json(body)
+                yield self._record(body)
             except ValidationError as error:
                 raise DataError(f"{path}:{number} was written by another version: {error.errors()[0]}") from error
+
+    def _body(self, record: T) -> bytes:
+        try:
+            return self._adapter.dump_json(record)
+        except PydanticSerializationError:  # half of a surrogate pair: only an escape can say it
+            return json.dumps(self._adapter.dump_python(record), separators=(",", ":")).encode()
+
+    def _record(self, body: bytes) -> T:
+        try:
+            return self._adapter.validate_json(body)
+        except ValidationError as error:
+            if error.errors()[0]["type"] != "json_invalid":
+                raise
+            return self._adapter.validate_python(json.loads(body))
 
     def _writer(self) -> BinaryIO:
         if self._file is None:
@@ -141,6 +164,7 @@ class Log(Generic[T]):
                     f"{self.path} is being written by another process; wait for it, or end it, then try again"
                 ) from error
             file.truncate(_whole(self.path))
+            sweep(self.path)
             file.seek(0, os.SEEK_END)
             self._file = file  # type: ignore[assignment]
             if fresh:
@@ -172,7 +196,7 @@ class Log(Generic[T]):
 
     def _seal(self) -> BinaryIO:
         """Close the full segment, compact it, and begin the next one."""
-        number = len(segments(self.path))
+        number = next((int(last.name.split(".")[-2]) + 1 for last in reversed(segments(self.path))), 0)
         sealed = self.path.with_suffix(f".{number:05d}{self.path.suffix}")
         os.replace(self.path, sealed)
         self.close()
@@ -221,5 +245,5 @@ def append_json(path: Path, record: dict[str, object]) -> None:
 
 
 def damaged(logs: Sequence[Log]) -> list[Damage]:
-    """What the last readings of several logs left out."""
-    return [damage for log in logs for damage in log.damage]
+    """What the last readings of several logs left out, torn last lines included."""
+    return [damage for log in logs for damage in (*log.damage, *filter(None, [log.torn]))]

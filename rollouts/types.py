@@ -68,6 +68,8 @@ class Sampling:
 class Completion:
     """One reply of a policy."""
 
+    __pydantic_config__ = {"ser_json_inf_nan": "strings"}  # a token of no probability at all is logged as one
+
     text: str
     finish: Literal["stop", "end", "length"] = "end"
     """``stop``: a stop string; ``end``: the end token; ``length``: cut."""

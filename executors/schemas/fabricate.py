@@ -23,7 +23,7 @@ Path = tuple[str, ...]
 
 Known = Callable[[Path, Schema, Draw], Any]
 
-_EXAMPLES = re.compile(r"(?:e\.g\.|for example|such as|one of)[:,]?\s*([^().;]+)", re.IGNORECASE)
+_EXAMPLES = re.compile(r"(?:e\.g\.|for example|such as|\bone of)[:,]?\s*([^().;]+)", re.IGNORECASE)
 _QUOTED = re.compile(r"""["'`“‘]([^"'`”’]{1,40})["'`”’]""")
 _RANGE = re.compile(r"(-?\d+(?:\.\d+)?)\s*(?:-|–|to|and)\s*(-?\d+(?:\.\d+)?)")
 _DATES = (("YYYY-MM-DDTHH", "date-time"), ("YYYY-MM-DD HH", "date-time"), ("YYYY-MM-DD", "date"), ("ISO 8601", "date"))

@@ -15,7 +15,7 @@ from executors.journal import damaged_lines, forget
 from rewards.types import RankedGroup
 from rollouts.ledger import Attempt, Ledger
 from rollouts.policy import Source
-from rollouts.store import Damage, Log
+from rollouts.store import Damage, Log, damaged
 from rollouts.types import Episode, Group, Task
 from rollouts.worker import require_played
 
@@ -76,7 +76,7 @@ class Rounds:
             Damage(path, line, "its checksum is another than its content's")
             for path, line in damaged_lines(self._calls)
         ]
-        self.damage = [*self._episodes.damage, *self._groups.damage, *calls]
+        self.damage = [*damaged([self._episodes, self._groups]), *calls]
         """Lines that could not be read; their attempts, or calls, are made again."""
         self._mend()
 

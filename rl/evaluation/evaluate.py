@@ -104,14 +104,20 @@ def evaluate(
         snapshot: its weights; None for those that the policy has.
     """
     log: Log[Group] = Log(run.folder("evaluation") / f"{name}.jsonl", Group)
-    known = list(log.read())
-    if len(known) == len(tasks):
+    known = evaluated(run, name, len(tasks))
+    if known is not None:
         return known
     log.path.unlink(missing_ok=True)
     groups = player.play(tasks, measure.sources(), f"evaluation/{name}", {LIVE: snapshot} if snapshot else None)
     require_played(groups)
     log.append(groups)
     return groups
+
+
+def evaluated(run: Run, name: str, count: int) -> list[Group] | None:
+    """The attempts of an evaluation that is on disk; None where there is none of so many tasks."""
+    known = list(Log(run.path / "evaluation" / f"{name}.jsonl", Group).read())
+    return known if len(known) == count else None
 
 
 def summarise(states: Mapping[str, Mapping[str, Ratio]], count: int, extra: Mapping[str, Any]) -> dict[str, Any]:

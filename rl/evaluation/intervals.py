@@ -21,6 +21,12 @@ class Ratio:
         parts = np.asarray(self.parts, dtype=float)
         return parts, np.ones_like(parts) if self.wholes is None else np.asarray(self.wholes, dtype=float)
 
+    def among(self, chosen: Sequence[bool]) -> "Ratio":
+        """The same figure of some of the questions alone."""
+        parts, wholes = self.arrays()
+        mask = np.asarray(chosen, dtype=float)
+        return Ratio((parts * mask).tolist(), (wholes * mask).tolist())
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:

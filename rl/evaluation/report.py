@@ -30,12 +30,13 @@ def write_report(run: Run, summary: Mapping[str, Any]) -> None:
         f"<h1>{html.escape(run.path.name)}</h1>",
         f"<p>{_intro(summary)}</p>",
         "<h2>Held-out tasks</h2>",
-        _table(summary, ordered),
+        _table(summary, ordered, [name for name in _figures(summary, ordered) if "/" not in name]),
         "<p class=note>Each cell: the value and its 95% interval (2,000 resamples of the questions). "
         "<i>Decisions</i>: called exactly where the policy’s own greedy direct answer is wrong. <i>Needless</i>: calls "
         "among questions that need none. <i>Missed</i>: direct answers among those that need a call. "
         "<i>Utility</i>: right minus the cost of a call. <i>Final</i> is the checkpoint that did best on the "
         "validation tasks; <i>last</i> is that of the last round, where it is another.</p>",
+        *_by_dataset(summary, ordered),
         "<h2>What changed</h2>",
         _changes(summary, ordered),
         "<h2>Curves</h2>",
@@ -71,8 +72,19 @@ def _intro(summary: Mapping[str, Any]) -> str:
     return f"{final.get('n', 0)} held-out tasks. " + " · ".join(said)
 
 
-def _table(summary: Mapping[str, Any], states: Sequence[str]) -> str:
-    figures = [name for name in summary[states[0]] if name != "n"] if states else []
+def _figures(summary: Mapping[str, Any], states: Sequence[str]) -> list[str]:
+    return [name for name in summary[states[0]] if name != "n"] if states else []
+
+
+def _by_dataset(summary: Mapping[str, Any], states: Sequence[str]) -> Iterator[str]:
+    """A table for each data set, where there are several."""
+    found = [name for name in _figures(summary, states) if "/" in name]
+    for dataset in dict.fromkeys(name.partition("/")[2] for name in found):
+        yield f"<h3>{html.escape(dataset)}</h3>"
+        yield _table(summary, states, [name for name in found if name.endswith(f"/{dataset}")])
+
+
+def _table(summary: Mapping[str, Any], states: Sequence[str], figures: Sequence[str]) -> str:
     head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in figures)
     rows = []
     for state in states:
@@ -93,7 +105,7 @@ def _changes(summary: Mapping[str, Any], states: Sequence[str]) -> str:
     compared = [(title, changes) for title, changes in compared if changes]
     if not compared:
         return "<p>No comparison.</p>"
-    figures = list(compared[0][1] or {})
+    figures = [name for name in compared[0][1] or {} if "/" not in name]
     head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in figures)
     rows = []
     for title, changes in compared:

@@ -1,9 +1,9 @@
 """How well a policy chooses between calling and answering, measured against its own direct answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from executors.types import ToolCall
-from rewards.correctness import Match, correctness
+from rewards.correctness import Match, correctness, right_as_trice
 from rl.evaluation.intervals import Ratio
 from rollouts.policy import Source
 from rollouts.types import Episode, Group, Sampling
@@ -50,7 +50,8 @@ def selectivity_ratios(
 ) -> dict[str, Ratio]:
     """The figures of one attempt at each question, with its choice between calling and answering judged.
 
-    A call is needed where the policy's own greedy direct answer is wrong, or where, made to answer, it called.
+    A call is needed where the policy's own greedy direct answer is wrong, or where, made to answer, it called: so need
+    is that of the policy as it is now.
 
     Args:
         groups: attempts from ``evaluation_sources``.
@@ -73,14 +74,51 @@ def selectivity_ratios(
         for group, episode in zip(groups, direct, strict=True)
     ]
     unneeded = [float(not need) for need in needed]
-    return {
+    decided = [float(call == need) for call, need in zip(called, needed, strict=True)]
+    right = [correctness(group.task, _of(group, source), match) for group in groups]
+    outcomes = {
+        name: _among(
+            [float((r == 1) == truth and (d == 1) == agreed) for r, d in zip(right, decided, strict=True)], both
+        )
+        for name, truth, agreed in _OUTCOMES
+    }
+    found = {
         "accuracy": ratios["accuracy"],
-        "decisions": _among([float(call == need) for call, need in zip(called, needed, strict=True)], both),
+        "decisions": _among(decided, both),
         "needless": _among([float(call) for call in called], [a * b for a, b in zip(unneeded, both, strict=True)]),
         "missed": _among(
             [float(not call) for call in called], [float(a) * b for a, b in zip(needed, both, strict=True)]
         ),
         **{name: ratios[name] for name in ("malformed", "call_rate", "utility", "failed_calls")},
+        "need": _among([float(need) for need in needed], both),
+        **outcomes,
+        "accuracy_trice": _among([float(right_as_trice(group.task, _of(group, source))) for group in groups], both),
+    }
+    return found | by_dataset(groups, {name: found[name] for name in _OF_DATASETS})
+
+
+_OUTCOMES = (
+    ("true_yes", True, True),
+    ("true_no", True, False),
+    ("false_yes", False, True),
+    ("false_no", False, False),
+)
+"""By TRICE's names: whether the answer is right, and whether the tool was called exactly if needed."""
+FURTHER = ("need", *(name for name, _, _ in _OUTCOMES), "accuracy_trice")
+"""Figures that follow from the others or stand beside them: in tables, not in a line."""
+_OF_DATASETS = ("accuracy", "call_rate", "need", "decisions", "needless", "missed", "accuracy_trice")
+
+
+def by_dataset(groups: Sequence[Group], ratios: Mapping[str, Ratio]) -> dict[str, Ratio]:
+    """The figures of each data set as ``figure/NAME``; none where all tasks are of one."""
+    labels = [group.task.labels.get("dataset", "") for group in groups]
+    names = sorted(set(labels))
+    if len(names) < 2:
+        return {}
+    return {
+        f"{figure}/{name or 'other'}": ratio.among([label == name for label in labels])
+        for figure, ratio in ratios.items()
+        for name in names
     }
 
 

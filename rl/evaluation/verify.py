@@ -2,15 +2,17 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from rl.data.rounds import EPISODES, GROUPS, LEDGER, Played, RoundGroup
+from executors.errors import DataError
+from rl.data.rounds import EPISODES, GROUPS, LEDGER, Played, RoundGroup, round_name
 from rl.learner import checkpoint
 from rl.run import Run
+from rollouts.archive import leftovers
 from rollouts.ledger import Ledger, State
 from rollouts.store import Damage, Log
 
@@ -34,7 +36,7 @@ def verify(run: Run) -> list[Finding]:
     records = _Records(run.path)
     promises: list[tuple[str, Callable[[_Records], Iterator[str]], str]] = [
         ("every acknowledged episode is in the log once", _lost_or_double, "{episodes} episodes"),
-        ("every line has its checksum", _damaged, "{lines} lines"),
+        ("every line has its checksum", _damaged, "{lines} lines{torn}"),
         ("every attempt is learned from at most once", _learned_twice, "{trained} attempts learned from"),
         ("every checkpoint is whole", _torn, "{checkpoints} checkpoints"),
         ("every step up to the newest checkpoint was taken", _gaps, "{step} steps"),
@@ -57,6 +59,8 @@ class _Records:
         self.path = path
         self.damage: list[Damage] = []
         self.logged: Counter[str] = Counter()
+        self.ranked: Counter[str] = Counter()
+        """By round and task."""
         self.unfinished: list[str] = []
         groups = lines = 0
         episodes: Log[Played] = Log(path / EPISODES, Played)
@@ -66,15 +70,13 @@ class _Records:
         ranked: Log[RoundGroup] = Log(path / GROUPS, RoundGroup)
         for record in ranked.read():
             groups += 1
+            self.ranked[f"{round_name(record.round)}/{record.group.task.id}"] += 1
             candidates = [candidate.episode for candidate in record.group.candidates]
             self.unfinished += [episode.id for episode in candidates if not episode.finished]
         lines += groups
         self.damage = [*episodes.damage, *ranked.damage]
-        self.states: dict[str, tuple[State, int | None]] = {}
-        if (path / LEDGER).exists():
-            ledger = Ledger(path / LEDGER)
-            self.states = dict(ledger.states())
-            ledger.close()
+        self.torn = [log.torn for log in (episodes, ranked) if log.torn is not None]
+        self.states, self.unreadable = _states(path / LEDGER)
         self.checkpoints = checkpoint.steps(path / "checkpoints")
         self.whole = {step: checkpoint.problem(path / "checkpoints" / f"step-{step}") for step in self.checkpoints}
         self.newest = max((step for step, problem in self.whole.items() if problem is None), default=0)
@@ -82,6 +84,9 @@ class _Records:
         self.figures = {
             "episodes": sum(self.logged.values()),
             "lines": lines,
+            "torn": "".join(
+                f"; a crash cut {each.path.name}:{each.line} in {each.path.parent.name}/" for each in self.torn
+            ),
             "trained": sum(state == "trained" for state, _ in self.states.values()),
             "checkpoints": len(self.checkpoints),
             "step": self.newest,
@@ -89,13 +94,45 @@ class _Records:
         }
 
 
+def _states(path: Path) -> tuple[Mapping[str, tuple[State, int | None]], str]:
+    """What the ledger says of every attempt, and why it does not say all of it."""
+    if not path.exists():
+        return {}, f"there is no {path.name}"
+    try:
+        ledger = Ledger(path)
+    except DataError as error:
+        return {}, str(error)
+    try:
+        return ledger.states(), ""
+    except DataError as error:
+        return {}, str(error)
+    finally:
+        ledger.close()
+
+
 def _lost_or_double(records: _Records) -> Iterator[str]:
+    if records.unreadable and records.logged:
+        yield f"the ledger cannot say what was acknowledged: {records.unreadable}"
+    unranked: set[str] = set()
     for id, (state, _) in records.states.items():
         if state != "issued" and records.logged[id] == 0:
             yield f"{id} is {state} and not in the log"
+        if state in ("scored", "trained") and not records.ranked[_task(id)] and _task(id) not in unranked:
+            unranked.add(_task(id))
+            yield f"{_task(id)} is {state} and not among the ranked groups"
     for id, count in records.logged.items():
         if count > 1:
             yield f"{id} is in the log {count} times"
+        elif not records.unreadable and id not in records.states:
+            yield f"{id} is in the log and unknown to the ledger"
+    for task, count in records.ranked.items():
+        if count > 1:
+            yield f"{task} was ranked {count} times"
+
+
+def _task(id: str) -> str:
+    """Round and task of an attempt."""
+    return id.rpartition("/")[0].rpartition("/")[0]
 
 
 def _damaged(records: _Records) -> Iterator[str]:
@@ -109,7 +146,7 @@ def _learned_twice(records: _Records) -> Iterator[str]:
     steps: dict[str, set[int]] = {}
     for id, (_, step) in records.states.items():
         if step is not None:
-            steps.setdefault(id.rpartition("/")[0].rpartition("/")[0], set()).add(step)
+            steps.setdefault(_task(id), set()).add(step)
     for task, found in steps.items():
         if len(found) > 1:
             yield f"the attempts at {task} belong to steps {sorted(found)}"
@@ -128,7 +165,8 @@ def _gaps(records: _Records) -> Iterator[str]:
 
 
 def _leftovers(records: _Records) -> Iterator[str]:
-    for found in sorted((records.path / "checkpoints").glob(".step-*")):
+    halves = [half for log in (EPISODES, GROUPS) for half in leftovers(records.path / log)]
+    for found in [*sorted((records.path / "checkpoints").glob(".step-*")), *halves]:
         yield str(found.relative_to(records.path))
 
 
@@ -153,10 +191,10 @@ def _infinite(records: _Records) -> Iterator[str]:
 
 def _steps(metrics: Path) -> Iterator[int]:
     """The steps that metrics.jsonl has a learner's record of."""
-    for line in metrics.read_text().splitlines() if metrics.exists() else ():
+    for line in metrics.read_bytes().splitlines() if metrics.exists() else ():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the last line of a crash
-        if "step" in record and "cpu_seconds" in record:
+        except ValueError:
+            continue  # the last line of a crash, or a damaged one: its step is missing
+        if isinstance(record, dict) and "step" in record and "cpu_seconds" in record:
             yield record["step"]

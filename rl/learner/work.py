@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from executors.errors import DataError
 from rl.data.examples import Example
 from rl.learner.learner import Stage
 
@@ -33,7 +34,12 @@ def epochs(examples: Sequence[Item], batch_size: int, steps: int, seed: int) -> 
     """Batches for a number of steps: every example once before any comes again, in an order that the seed says.
 
     No example stands twice in a batch, unless there are fewer than a batch takes.
+
+    Raises:
+        DataError: there is none.
     """
+    if not examples:
+        raise DataError("nothing to learn from: no task is left, or all candidates are longer than the model reads")
     generator = random.Random(f"epochs/{seed}")
     order: list[int] = []
     for _ in range(steps):

@@ -155,7 +155,7 @@ class _Lines:
         if not self._sealed:
             self._sealed = True
             for segment in self._segments:
-                self._lines += [_bare(line) for line in unpack(segment)]
+                self._lines += [_bare(line) for line in unpack(segment, [])]
         if self._identity is not None:
             with self.path.open("rb") as file:
                 file.seek(self._offset)

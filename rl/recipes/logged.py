@@ -10,7 +10,7 @@ from rl.data.conversations import Setting
 from rl.data.rounds import GROUPS, RoundGroup
 from rl.recipes.trice import TriceConfig
 from rl.run import Run
-from rollouts.store import Damage, Log
+from rollouts.store import Damage, Log, damaged
 from rollouts.types import Group
 
 
@@ -45,13 +45,13 @@ class Logged:
         if self._ranked:
             ranked: Log[RoundGroup] = Log(self.path, RoundGroup)
             yield from ranked.read()
-            self.damage = ranked.damage
+            self.damage = damaged([ranked])
             return
         played: Log[Group] = Log(self.path, Group)
         for group in played.read():
             version = max((episode.version for episode in group.episodes), default=0)
             yield RoundGroup(0, version, self._rank(group))
-        self.damage = played.damage
+        self.damage = damaged([played])
 
 
 def _run_of(path: Path) -> Run:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,43 +11,42 @@ from rewards.selectivity import LIVE
 from rl.config import Strict
 from rl.data.formats import FormatConfig, Inline
 from rl.data.tasks.arithmetic import Arithmetic
+from rl.data.tasks.conversions import Conversions
+from rl.data.tasks.facts import Facts
+from rl.data.tasks.gsm8k import Gsm8k
 from rl.data.tasks.gsm8k_pool import Gsm8kPool
 from rl.data.tasks.jsonl import JsonLines
+from rl.data.tasks.math_words import MathWords
+from rl.data.tasks.mixture import Mixture
+from rl.data.tasks.own import OwnFile
 from rl.data.tasks.ranked import RankedFile
 from rl.data.tasks.ste_pool import StePool
+from rl.data.tasks.trice import TriceFiles
 from rl.evaluation.evaluate import Measure, Selectivity
 from rl.improve import Improvement
-from rl.learner.optimiser import OptimiserConfig
 from rl.learner.scoring import Packing
 from rl.learner.sharding import Footprint, Precision, Strategy
-from rl.losses.objective import Objective, Sft
 from rl.models.load import ModelConfig, TinyModel
+from rl.recipes.cloning import Cloning, OwnAnswers
 from rl.serving.sources import PolicyConfig
 from rollouts.policy import Source
 from rollouts.types import Force, Sampling
 
-TasksConfig = Annotated[Arithmetic | JsonLines | StePool | Gsm8kPool | RankedFile, Field(discriminator="kind")]
-
-
-class Demonstrator(Strict):
-    """Who writes the demonstrations that behaviour cloning imitates."""
-
-    call_rate: dict[str, Annotated[float, Field(ge=0, le=1)]] | None = None
-    """By level, the probability that an annotator calls the tool, needed or not; one half for a level that is not
-    named. By default always where a call is known. The answers are right either way."""
-
-
-class Cloning(Strict):
-    """Behaviour cloning: imitate demonstrations."""
-
-    steps: int = Field(gt=0)
-    batch_size: int = Field(default=32, gt=0)
-    """Demonstrations of one step."""
-    demonstrator: Demonstrator = Demonstrator()
-    objective: Objective = Sft()
-    optimiser: OptimiserConfig = OptimiserConfig()
-    save_every: int = Field(default=400, gt=0)
-    """Steps between checkpoints."""
+TasksConfig = Annotated[
+    Arithmetic
+    | Facts
+    | Conversions
+    | Mixture
+    | JsonLines
+    | OwnFile
+    | TriceFiles
+    | Gsm8k
+    | MathWords
+    | StePool
+    | Gsm8kPool
+    | RankedFile,
+    Field(discriminator="kind"),
+]
 
 
 class Peer(Strict):
@@ -56,7 +55,7 @@ class Peer(Strict):
     seed: int
     """Added to the run's seed."""
     steps: int | None = Field(default=None, gt=0)
-    """Of its cloning; as many as the policy's by default."""
+    """Of its cloning; as many as the policy's, its foundation's among them, by default."""
 
 
 class SourceConfig(Strict):
@@ -215,6 +214,10 @@ class RecipeConfig(Strict):
     format: FormatConfig = Inline()
     model: ModelConfig = TinyModel()
     cloning: Cloning
+    stages: list[Literal["clone", "improve"]] = ["clone", "improve"]
+    """What is done: both stages, one of them, or none, to measure the policy as it is. A foundation is always laid."""
+    few_shot: int = Field(default=0, ge=0)
+    """Solved examples that stand before every question; only where nothing is trained."""
     peers: dict[str, Peer] = {}
     policies: dict[str, PolicyConfig] = {}
     """Further models that sources play: behind endpoints, in vLLM, from directories; and a random agent."""
@@ -250,13 +253,14 @@ class RecipeConfig(Strict):
             raise ValueError(f"peers: {taken[0]!r} is the name of a built-in policy; call the peer otherwise")
         if taken := sorted(self.policies.keys() & {LIVE, GOLD, *self.peers}):
             raise ValueError(f"policies: {taken[0]!r} is the name of another policy; call this one otherwise")
-        if idle := sorted(self.policies.keys() - {source.policy for source in self.sources}):
+        if idle := sorted(self.policies.keys() - {source.policy for source in self.sources} - {self._teacher}):
             raise ValueError(f"policies: no source plays {idle[0]!r}; add one, or leave the policy out")
         smallest = min(self.cloning.batch_size, self.improvement.batch_size)
         if smallest < self.learner.workers:
             raise ValueError(f"learner.workers: {self.learner.workers} ranks cannot share a batch of {smallest}")
         if idle := sorted(self.peers.keys() - {source.policy for source in self.sources}):
             raise ValueError(f"peers: no source plays {idle[0]!r}; add one, or leave the peer out")
+        self._require_stages()
         self._require_learnable()
         if isinstance(self.rewards, Recorded):
             self._require_recordings()
@@ -269,6 +273,28 @@ class RecipeConfig(Strict):
                 f"{needed} will do, whatever the machine's cores"
             )
         return self
+
+    @property
+    def offset(self) -> int:
+        """The step at which stage 2 begins, or would."""
+        return self.cloning.base_step + (self.cloning.steps if "clone" in self.stages else 0)
+
+    @property
+    def _teacher(self) -> str | None:
+        """The policy that writes the calls of stage 1, where one is asked."""
+        demonstrator = self.cloning.demonstrator
+        return demonstrator.teacher if isinstance(demonstrator, OwnAnswers) and "clone" in self.stages else None
+
+    def _require_stages(self) -> None:
+        """See that the stages go together. Raises ValueError where they do not."""
+        if self.stages not in ([], ["clone"], ["improve"], ["clone", "improve"]):
+            raise ValueError(f"stages: clone comes before improve, and each once; got {self.stages}")
+        if self.few_shot and self.stages:
+            raise ValueError("few_shot: examples stand before questions where nothing is trained; set stages: []")
+        known = {LIVE, GOLD, *self.policies}
+        if self._teacher is not None and self._teacher not in known:
+            there = ", ".join(sorted(known))
+            raise ValueError(f"cloning.demonstrator.teacher: there is no policy {self._teacher!r}; there are {there}")
 
     def _require_learnable(self) -> None:
         """See that the strategy can do what the stages ask. Raises ValueError where it cannot."""

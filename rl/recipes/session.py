@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,11 @@ from executors.errors import ConfigError
 from executors.journal import await_writers, forget
 from rewards.ranking import GOLD, level_counts
 from rewards.selectivity import LIVE
-from rewards.types import Candidate, RankedGroup, Reward
+from rewards.types import RankedGroup
 from rl.data.examples import Encoder, Example
 from rl.data.rounds import CALLS
 from rl.data.tasks.benchmark import Benchmark
-from rl.evaluation.evaluate import PairRanking, Played, evaluate
+from rl.evaluation.evaluate import PairRanking, Played, evaluate, evaluated
 from rl.evaluation.intervals import Ratio, figures
 from rl.evaluation.ranking import rank_ratios
 from rl.improve import start_version
@@ -39,6 +39,8 @@ from rl.models.load import (
     require_model,
 )
 from rl.progress import Progress
+from rl.recipes.cloning import Annotators, OwnAnswers
+from rl.recipes.demonstrations import ROUNDS, Demonstrations
 from rl.recipes.executors import ExecutorBuilder, start_pools
 from rl.recipes.parts import Peer, RecipeConfig
 from rl.remote import require_gpus
@@ -46,12 +48,10 @@ from rl.remote import start as start_ray
 from rl.run import Run
 from rl.serving.policies import GoldPolicy, LocalPolicy, RecordedPolicy
 from rl.serving.sources import EndpointConfig, VllmConfig
-from rollouts.policy import Source
+from rollouts.formats import Format
 from rollouts.remote import RolloutPool, Workers
 from rollouts.types import Group, Snapshot, Task
 from rollouts.worker import RolloutWorker, WorkerConfig, require_played
-
-_DEMONSTRATOR = "demonstrator"
 
 
 class Session:
@@ -68,13 +68,14 @@ class Session:
         """CPU-seconds by what they were spent on."""
         self.levels: dict[str, Mapping[str, int]] = {}
         """Candidates by their reward, of the groups that were learned from and of recorded ones that were held out."""
-        self.format = config.format.build()
         self._open = contextlib.ExitStack()
         self._pool: RolloutPool | None = None
         self._calls = run.path.resolve() / CALLS
         self._builder = ExecutorBuilder(
             benchmark.catalog, config.rollouts.tool_timeout, self._calls if config.rollouts.journal else None
         )
+        self._demonstrations = Demonstrations(config, benchmark, config.format.build(), self._worker_config)
+        self.format = self._demonstrations.policy_format()
 
     def __enter__(self) -> "Session":
         config = self.config
@@ -128,32 +129,36 @@ class Session:
         """A checkpoint of this run."""
         return (self.run.path / "checkpoints" / f"step-{step}").resolve()
 
-    def demonstrations(self, annotator: int) -> list[Example]:
+    def demonstrations(self, annotator: int, kind: Annotators | None = None) -> list[Example]:
         """The demonstrations of an annotator, really executed, as examples.
 
         Args:
             annotator: 0 for the policy's own; a peer has another, who draws anew where to call.
+            kind: what they are like; as the config says by default.
         """
-        recorded = self.benchmark.recordings.get(GOLD)
-        rate = self.config.cloning.demonstrator.call_rate
-        seed = self.config.seed * 1000 + annotator
-        gold = GoldPolicy(_DEMONSTRATOR, self.benchmark.catalog, self.format, rate, seed=seed)
-        build = gold if recorded is None else RecordedPolicy(_DEMONSTRATOR, recorded)
-        worker = RolloutWorker(self._worker_config({_DEMONSTRATOR: build}))
-        source = Source(name=_DEMONSTRATOR, policy=_DEMONSTRATOR)
-        groups = asyncio.run(worker.play(self.benchmark.demonstrations, [source], _DEMONSTRATOR))
-        return self.encoder.examples(
-            RankedGroup(group.task, (Candidate(group.episodes[0], Reward(1.0)),)) for group in groups
-        )
+        return self.encoder.examples(self._demonstrations.annotated(annotator, kind or self.config.cloning.annotators))
+
+    def cloned(self) -> list[Example]:
+        """What stage 1 imitates, as examples: an annotator, or the policy's own answers and a teacher's calls."""
+        cloning = self.config.cloning
+        if not isinstance(cloning.demonstrator, OwnAnswers):
+            return self.demonstrations(0)
+        base = self.checkpoint_at(cloning.base_step)
+        made = self._demonstrations.own(base, self.run, self.progress)
+        for round in ROUNDS:
+            forget(self._calls, round)
+        return self.encoder.examples(made)
 
     def start_peers(self) -> dict[str, Pending]:
-        """Begin to clone the peers, each in a process of its own."""
+        """Begin to clone the peers, each in a process of its own; none where nobody would play them."""
+        if "improve" not in self.config.stages:
+            return {}
         return {name: self._start_peer(name, peer) for name, peer in self.config.peers.items()}
 
     def start_continued(self) -> Pending | None:
         """Begin the baseline of more cloning from the same start, beside the run; None where it is not asked for."""
         steps = self.config.baselines.continued_cloning_steps
-        if not steps:
+        if not steps or "improve" not in self.config.stages:
             return None
         stage = Stage(
             name="continued_cloning",
@@ -161,8 +166,8 @@ class Session:
             optimiser=self.config.improvement.optimiser,
             steps=steps,
         )
-        start = self.checkpoint_at(self.config.cloning.steps)
-        return self._fit_alone("continued_cloning", start, 0, stage, self.config.seed + 1)
+        start = self.checkpoint_at(self.config.offset)
+        return self._fit_alone("continued_cloning", start, self.cloned(), stage, self.config.seed + 1)
 
     def fitted(self, name: str, pending: Pending) -> AloneResult:
         """Wait for a fit that was begun, and note its cost."""
@@ -204,7 +209,10 @@ class Session:
             ranked = self._recorded(self.benchmark.test)
             self.levels["test"] = level_counts(ranked)
             return rank_ratios(self._scorer(weights_of(load_model(path))), self.encoder.examples(ranked))
-        groups = evaluate(self.pool, self.benchmark.test, measure, self.run, name, snapshot_of(path, version))
+        tasks = self.benchmark.test
+        groups = evaluated(self.run, name, len(tasks))
+        if groups is None:  # else the checkpoint may be gone by now
+            groups = evaluate(self.pool, tasks, measure, self.run, name, snapshot_of(path, version))
         forget(self._calls, f"evaluation/{name}")
         self._by_hand(name, measure, groups)
         return measure.ratios(groups)
@@ -269,15 +277,15 @@ class Session:
             name=f"clone_{name}",
             objective=self.config.cloning.objective,
             optimiser=self.config.cloning.optimiser,
-            steps=peer.steps or self.config.cloning.steps,
+            steps=peer.steps or self.config.cloning.base_step + self.config.cloning.steps,
         )
-        return self._fit_alone(name, start.resolve(), peer.seed, stage, seed)
+        return self._fit_alone(name, start.resolve(), self.demonstrations(peer.seed), stage, seed)
 
-    def _fit_alone(self, name: str, start: Path, annotator: int, stage: Stage, seed: int) -> Pending:
+    def _fit_alone(self, name: str, start: Path, examples: Sequence[Example], stage: Stage, seed: int) -> Pending:
         job = AloneJob(
             start=str(start),
             folder=str(self.run.folder("peers").resolve() / name),
-            examples=tuple(self.demonstrations(annotator)),
+            examples=tuple(examples),
             stage=stage,
             batch_size=self.config.cloning.batch_size,
             seed=seed,
@@ -291,12 +299,12 @@ class Session:
         step = checkpoint.newest(folder)
         if step is None:
             markers = self.format.markers(self.benchmark.catalog.specs())
-            tokenizer = build_tokenizer_for(self.config.model, self._texts(), markers)
+            tokenizer = build_tokenizer_for(self.config.model, self._demonstrations.texts(), markers)
             self._begin(folder, tokenizer, self.config.seed)
             step = 0
         require_config(self.checkpoint_at(step), self.config.model)
         self._recover_reports(folder)
-        version = start_version(step, self.config.cloning.steps, self.config.improvement)
+        version = start_version(step, self.config.offset, self.config.improvement)
         return Start(str(self.checkpoint_at(step)), step, version)
 
     def _begin(self, folder: Path, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
@@ -315,18 +323,6 @@ class Session:
                     if step not in known:
                         self.run.log({"stage": stage, "step": step, **metrics})
 
-    def _texts(self) -> Iterator[str]:
-        """What a tokenizer is built from: training prompts, and the gold attempts at them."""
-        specs = self.benchmark.catalog.specs()
-        recorded = self.benchmark.recordings.get(GOLD, {})
-        for task in self.benchmark.demonstrations:
-            yield task.prompt
-            yield "".join(recorded.get(task.id, ()))
-            if task.gold is not None:
-                yield self.format.write_call(task.gold, specs)
-            if task.answer is not None:
-                yield self.format.write_answer(task.answer)
-
     def _rank(self) -> RankConfig:
         settings, adapter = self.config.learner, self.config.model.adapter
         return RankConfig(
@@ -339,11 +335,11 @@ class Session:
             quantised=adapter is not None and adapter.kind == "qlora",
         )
 
-    def _worker_config(self, policies: Mapping[str, Any]) -> WorkerConfig:
+    def _worker_config(self, policies: Mapping[str, Any], format: Format | None = None) -> WorkerConfig:
         return WorkerConfig(
             policies=policies,
             executor=self._builder,
-            format=self.format,
+            format=format or self.format,
             max_turns=self.config.rollouts.max_turns,
             seed=self.config.seed,
             concurrency={
@@ -380,10 +376,11 @@ def prepare(config: RecipeConfig) -> Benchmark:
                 f"source {source.name!r} plays policy {source.policy!r}, and there are {', '.join(sorted(known))}; "
                 "a further model is named under peers or policies"
             )
-    levels = {task.labels["level"] for task in benchmark.demonstrations if "level" in task.labels}
-    if strange := sorted(set(config.cloning.demonstrator.call_rate or ()) - levels):
+    levels = {task.labels["level"] for task in (*benchmark.demonstrations, *benchmark.test) if "level" in task.labels}
+    if strange := sorted(set(config.cloning.annotators.call_rate or ()) - levels):
+        place = "foundation.demonstrator" if config.cloning.foundation else "demonstrator"
         raise ConfigError(
-            f"cloning.demonstrator.call_rate names level {strange[0]!r}, and the tasks have "
+            f"cloning.{place}.call_rate names level {strange[0]!r}, and the tasks have "
             f"{', '.join(sorted(levels)) or 'no levels'}"
         )
     if len(benchmark.train) < config.improvement.tasks_per_round:

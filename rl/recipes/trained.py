@@ -85,6 +85,8 @@ def evaluate_checkpoint(path: Path, checkpoint: str, split: str) -> dict[str, Ra
     if split not in ("validation", "test"):
         raise ConfigError(f"no split {split!r}; a policy is evaluated on validation or test")
     trained = open_trained(path, checkpoint)
+    if trained.config.few_shot:
+        raise ConfigError(f"{path} was measured behind solved examples, which 'apprentice train' alone puts there")
     worker = RolloutWorker(
         WorkerConfig(
             policies={LIVE: LocalPolicy(LIVE, str(trained.checkpoint), gpu=torch.cuda.is_available())},

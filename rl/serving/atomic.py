@@ -105,9 +105,9 @@ class AtomicPolicy:
         offered = [name for name in self.tokens.texts if name != self.finish] if names is None else list(names)
         tried = set(self.without(request))
         trie, end = self._trie((*(name for name in offered if name not in tried), self.finish))
-        constraint = _Named(trie, self._ends, marker=() if request.prefix.endswith(ACTION) else self._marker, end=end)
+        constraint = _Named(trie, self._ends, marker=self._marker, end=end)
         completion = await self.engine.complete(dataclasses.replace(request, constraint=constraint))
-        before, marked, named = completion.text.rpartition(ACTION)
+        _, marked, named = completion.text.rpartition(ACTION)
         if not marked or named.strip().startswith(FINISH):
             return dataclasses.replace(completion, calls=())
         name = self._texts.get(named.strip())

@@ -176,6 +176,8 @@ class TransformersPolicy:
 
     def _row(self, request: Request) -> Row:
         """A reply to be written."""
+        for stop in request.stop:
+            _require_unicode(stop)
         tokens: list[int] = []
         head = 0
         for segment in request.segments:
@@ -204,10 +206,10 @@ class TransformersPolicy:
             raise PolicyUnavailableError(f"task {request.task.id!r} gives {self.name} nothing to read")
         if objected := objection(request.sampling, request.seed, self._choices):
             raise PolicyUnavailableError(f"task {request.task.id!r} cannot be sampled from {self.name}: {objected}")
-        if max(tokens) >= self._known:
+        if (strange := max(tokens)) >= self._known or (strange := min(tokens)) < 0:
             raise PolicyUnavailableError(
-                f"task {request.task.id!r} has token {max(tokens)} and {self.name} those below {self._known}: give the "
-                "tokenizer that the model was made with, or resize its embeddings"
+                f"task {request.task.id!r} has token {strange} and {self.name} those from 0 to {self._known - 1}: give "
+                "the tokenizer that the model was made with, or resize its embeddings"
             )
 
     async def _decode(self) -> None:
@@ -289,7 +291,10 @@ class TransformersPolicy:
         samplings = [row.request.sampling for row in rows]
         seeds = np.array([row.request.seed for row in rows], dtype=np.uint64)
         positions = np.array([len(row.ids) for row in rows])
-        tokens = choose(steered(logits, samplings, allowed), samplings, uniform(seeds, positions))
+        offered = steered(logits, samplings, allowed)
+        if offered is not logits:
+            self._require_choice(rows, offered)
+        tokens = choose(offered, samplings, uniform(seeds, positions))
         for index, row in enumerate(rows):
             if len(row.ids) < len(row.forced):
                 tokens[index] = row.forced[len(row.ids)]
@@ -322,6 +327,15 @@ class TransformersPolicy:
         self.counts.failed += 1
         return None
 
+    def _require_choice(self, rows: list[Row], offered: Tensor) -> None:
+        """Fail the rows of which biases and constraints leave no token."""
+        for index in (offered.amax(-1) == -torch.inf).nonzero()[:, 0].tolist():
+            row = rows[index]
+            if len(row.ids) >= len(row.forced) and not row.future.done():
+                self.counts.failed += 1
+                task = row.request.task.id
+                row.fail(PolicyUnavailableError(f"the biases of task {task!r} leave no token after {len(row.ids)}"))
+
     def _give_up(self, lane: AnyLane, row: Row) -> None:
         self.counts.failed += 1
         row.fail(
@@ -339,6 +353,7 @@ class TransformersPolicy:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         if text not in self._encoded:
+            _require_unicode(text)
             if len(self._encoded) > 20_000:
                 self._encoded.clear()
             self._encoded[text] = tuple(self.tokenizer.encode(text, add_special_tokens=False))
@@ -349,6 +364,15 @@ class TransformersPolicy:
         if completion.token_ids and completion.tokenizer == self._fingerprint:
             return completion.token_ids
         return self._encode(completion.text)
+
+
+def _require_unicode(text: str) -> None:
+    """Raises PolicyUnavailableError where a text is none that a tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = ascii(text[max(0, error.start - 20) : error.end + 20])
+        raise PolicyUnavailableError(f"half of a surrogate pair cannot be read, at {around}; write it whole") from error
 
 
 def _end_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

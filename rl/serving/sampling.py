@@ -15,6 +15,10 @@ _BELOW_ONE = 1 - 2.0**-40
 """What keeps a rounded number within its part."""
 _LIKELIEST = 256
 """Tokens among which a nucleus is looked for before all tokens are sorted."""
+_COLDEST = 1e-6
+"""Temperature below which logits would overflow; the likeliest token is as good as certain there."""
+_STRONGEST = 1e30
+"""Bias that a logit takes without overflowing."""
 
 
 def objection(sampling: Sampling, seed: int, vocabulary: int) -> str:
@@ -38,8 +42,9 @@ def objection(sampling: Sampling, seed: int, vocabulary: int) -> str:
     for token, bias in sampling.logit_bias.items():
         if not 0 <= token < vocabulary:
             return f"logit_bias names token {token}; there are those from 0 to {vocabulary - 1}"
-        if not bias < math.inf:
-            return f"the bias of token {token} is {bias}; give a number, or minus infinity to leave the token out"
+        if not bias <= _STRONGEST:
+            told = f"give a number of at most {_STRONGEST:g}, or minus infinity to leave the token out"
+            return f"the bias of token {token} is {bias}; {told}"
     return ""
 
 
@@ -128,7 +133,7 @@ def _likeliest(logits: Tensor, samplings: Sequence[Sampling], uniforms: np.ndarr
 
 
 def _probabilities(logits: Tensor, samplings: Sequence[Sampling]) -> Tensor:
-    temperatures = [sampling.temperature for sampling in samplings]
+    temperatures = [max(sampling.temperature, _COLDEST) for sampling in samplings]
     if set(temperatures) == {1.0}:
         return logits.softmax(-1)
     return (logits / torch.tensor(temperatures, device=logits.device)[:, None]).softmax(-1)
@@ -169,7 +174,7 @@ def _drawn_from_likeliest(logits: Tensor, samplings: Sequence[Sampling], uniform
     probabilities = _probabilities(logits, samplings)
     size = probabilities.shape[-1]
     device = logits.device
-    top_k = torch.tensor([sampling.top_k or size for sampling in samplings], device=device)[:, None]
+    top_k = torch.tensor([min(sampling.top_k or size, size) for sampling in samplings], device=device)[:, None]
     top_p = torch.tensor([sampling.top_p for sampling in samplings], device=device)[:, None]
     min_p = torch.tensor([sampling.min_p for sampling in samplings], device=device)[:, None]
     most = min(size, _LIKELIEST)

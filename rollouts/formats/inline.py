@@ -5,6 +5,7 @@
 """
 
 import ast
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -104,9 +105,9 @@ def _read_arguments(text: str, spec: ToolSpec, inside: str) -> ToolCall | Malfor
         node = ast.parse(f"f({inside})", mode="eval").body
         assert isinstance(node, ast.Call)
         names = list(spec.parameters.get("properties", {}))
-        values: dict[str, Any] = {names[i]: ast.literal_eval(value) for i, value in enumerate(node.args)}
-        values |= {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
-    except (SyntaxError, ValueError, IndexError, AssertionError, RecursionError, MemoryError):
+        values: dict[str, Any] = {names[i]: _literal(value) for i, value in enumerate(node.args)}
+        values |= {str(keyword.arg): _literal(keyword.value) for keyword in node.keywords}
+    except (*_UNREADABLE, IndexError, AssertionError):
         return MalformedCall(text, f"the arguments of {spec.name} cannot be read; write {spec.name}(name=value, ...)")
     return ToolCall(spec.name, values)
 
@@ -115,10 +116,21 @@ def _as_type(text: str, schema: Mapping[str, Any]) -> Any:
     """The text as the schema's type where it reads as one; the executor's validation says no otherwise."""
     if schema.get("type") in ("integer", "number", "boolean", "array", "object"):
         try:
-            return ast.literal_eval(text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return _literal(text)
+        except _UNREADABLE:
             return text
     return text
+
+
+_UNREADABLE = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
+"""What reading a literal that a policy wrote may raise."""
+
+
+def _literal(written: str | ast.expr) -> Any:
+    """A Python literal's value as JSON has it, so that what is run is what is logged. See ``_UNREADABLE``."""
+    value = json.loads(json.dumps(ast.literal_eval(written), allow_nan=False))
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 class AnnotatedFormat(InlineFormat):

@@ -83,7 +83,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path):
         read_yaml(path)
 
 
-@pytest.mark.parametrize("name", ["tiny", "ste_pool", "gsm8k_pool"])
+@pytest.mark.parametrize("name", ["tiny", "mixture", "full", "ste_pool", "gsm8k_pool"])
 def test_the_shipped_configs_are_valid(name):
     from pathlib import Path
 

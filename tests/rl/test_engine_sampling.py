@@ -245,6 +245,7 @@ async def test_reply_that_never_ends_is_cut_where_the_model_reads_no_further(pol
         ({"logit_bias": {260: 1.0}}, "logit_bias names token 260; there are those from 0 to 259"),
         ({"logit_bias": {-1: 1.0}}, "logit_bias names token -1"),
         ({"logit_bias": {3: float("nan")}}, "the bias of token 3 is nan; give a number"),
+        ({"logit_bias": {3: 1e39}}, "the bias of token 3 is 1e+39; give a number of at most 1e+30"),
     ],
 )
 async def test_sampling_that_makes_no_sense_fails_its_own_request(policy, fields, message):
@@ -275,4 +276,33 @@ async def test_tokens_that_the_model_lacks_fail_their_own_request():
     fine, *odd = await asyncio.gather(*map(policy.complete, asked), return_exceptions=True)
     assert fine.token_ids
     for error in odd:
-        assert str(error).startswith("task 'task' has token 259 and small those below 258")
+        assert str(error).startswith("task 'task' has token 259 and small those from 0 to 257")
+
+
+async def test_biases_that_leave_a_constraint_no_token_fail_their_own_request(policy):
+    alone = await policy.complete(request(PROMPT, session="alone"))
+    banned = {5: -float("inf"), 6: -float("inf")}
+    for temperature in (0.0, 1.0):
+        tied = request(PROMPT, constraint=Only([5, 6]), logit_bias=banned, temperature=temperature)
+        free, failed = await asyncio.gather(
+            policy.complete(request(PROMPT, session="free")), policy.complete(tied), return_exceptions=True
+        )
+        assert free.token_ids == alone.token_ids
+        assert str(failed) == "the biases of task 'task' leave no token after 0"
+
+
+@pytest.mark.parametrize("limits", [{}, {"top_k": 2**70}])
+async def test_coldest_temperature_is_greedy(policy, limits):
+    greedy = await policy.complete(request(PROMPT, session="greedy"))
+    cold = await policy.complete(request(PROMPT, session="cold", temperature=1e-46, **limits))
+    assert cold.token_ids == greedy.token_ids
+
+
+async def test_text_that_no_tokenizer_reads_fails_its_own_request(policy):
+    half = "\ud800"
+    asked = [request(f"a{half}b"), request(PROMPT, prefix=half), request(PROMPT, stop=(half,)), request(PROMPT)]
+    *odd, fine = await asyncio.gather(*map(policy.complete, asked), return_exceptions=True)
+    assert fine.token_ids
+    for error in odd:
+        assert isinstance(error, PolicyUnavailableError)
+        assert str(error).startswith("half of a surrogate pair cannot be read")

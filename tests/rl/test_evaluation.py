@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -54,8 +55,35 @@ def test_a_call_is_needed_where_the_policys_own_direct_answer_is_wrong():
             "call_rate": 0.5,
             "utility": 0.65,
             "failed_calls": 0.0,
+            "need": 0.5,
+            "true_yes": 0.5,
+            "true_no": 0.25,
+            "false_yes": 0.0,
+            "false_no": 0.25,
+            "accuracy_trice": 0.75,
         }
     )
+
+
+def test_every_attempt_is_one_of_true_yes_true_no_false_yes_and_false_no():
+    for source in ("free", "direct", "call"):
+        found = values(selectivity_ratios(GROUPS, source))
+        assert sum(found[name] for name in ("true_yes", "true_no", "false_yes", "false_no")) == 1.0
+        assert found["true_yes"] + found["true_no"] == found["accuracy"]
+        assert found["true_yes"] + found["false_yes"] == found["decisions"]
+
+
+def test_figures_are_told_apart_by_data_set():
+    labelled = [
+        replace(group, task=replace(group.task, labels={"dataset": "odd" if number % 2 else "even"}))
+        for number, group in enumerate(GROUPS)
+    ]
+    found = values(selectivity_ratios(labelled))
+    assert (found["accuracy/even"], found["accuracy/odd"], found["accuracy"]) == (0.5, 1.0, 0.75)
+    assert (found["need/even"], found["need/odd"]) == (1.0, 0.0)
+    assert (found["missed/even"], found["needless/odd"]) == (0.5, 0.5)
+    assert math.isnan(found["missed/odd"])
+    assert not [name for name in selectivity_ratios(GROUPS) if "/" in name]
 
 
 def test_always_call_and_always_direct_are_measured_on_the_same_attempts():

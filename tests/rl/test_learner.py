@@ -346,3 +346,8 @@ def test_a_directory_without_a_model_is_a_data_error_that_says_what_is_there(tmp
     (tmp_path / "notes.txt").touch()
     with pytest.raises(DataError, match=r"is not a model directory: it has no config.json \(there is notes.txt\)"):
         load_model(tmp_path)
+
+
+def test_nothing_to_learn_from_is_told_and_not_waited_for():
+    with pytest.raises(DataError, match="nothing to learn from"):
+        next(epochs([], 4, 6, seed=0))

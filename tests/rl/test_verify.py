@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from rewards.types import Candidate, RankedGroup, Reward
 from rl.cli import app
-from rl.data.rounds import EPISODES, GROUPS, RoundGroup, Rounds
+from rl.data.rounds import EPISODES, GROUPS, LEDGER, RoundGroup, Rounds
 from rl.evaluation.verify import verify
 from rl.learner import checkpoint
 from rl.models.tiny import build_model, build_tokenizer
@@ -75,6 +75,45 @@ def test_a_flipped_byte_is_found(run):
     assert "improve.jsonl:2 is damaged" in breaches(run)["every line has its checksum"]
 
 
+def test_a_torn_last_line_is_told_and_broken_only_where_it_was_acknowledged(run):
+    with (run.path / GROUPS).open("ab") as file:
+        file.write(b'{"round": 1')
+    assert breaches(run) == {}
+    assert verify(run)[1].detail == "8 lines; a crash cut improve.jsonl:5 in groups/"
+    whole = (run.path / GROUPS).read_bytes()
+    (run.path / GROUPS).write_bytes(whole[: whole.rindex(b"\n")])
+    found = breaches(run)
+    assert found == {
+        "every acknowledged episode is in the log once": "improve/0/t3 is trained and not among the ranked groups"
+    }
+
+
+def test_a_group_that_was_ranked_twice_is_found(run):
+    lines = (run.path / GROUPS).read_text().splitlines(keepends=True)
+    (run.path / GROUPS).write_text("".join([*lines, lines[0]]))
+    assert breaches(run) == {"every acknowledged episode is in the log once": "improve/0/t0 was ranked 2 times"}
+
+
+def test_a_ledger_that_is_missing_or_damaged_is_found(run):
+    content = (run.path / LEDGER).read_bytes()
+    for left in run.path.glob("ledger.sqlite*"):
+        left.unlink()
+    promise = "every acknowledged episode is in the log once"
+    assert "there is no ledger.sqlite" in breaches(run)[promise]
+    (run.path / LEDGER).write_bytes(b"")
+    assert "improve/0/t0/own/0 is in the log and unknown to the ledger" in breaches(run)[promise]
+    for damaged in (b"no ledger" * 1000, content[:4096] + bytes(len(content) - 4096)):
+        (run.path / LEDGER).write_bytes(damaged)
+        assert "ledger.sqlite cannot be" in breaches(run)[promise]
+        assert CliRunner().invoke(app, ["verify", str(run.path), "--json"]).exit_code == 3
+
+
+def test_metrics_that_are_damaged_leave_a_gap_and_no_crash(run):
+    lines = (run.path / "metrics.jsonl").read_bytes().splitlines()
+    (run.path / "metrics.jsonl").write_bytes(b"\n".join([lines[0], b"[1]", b"7", b'{"st\xff' + lines[1]]))
+    assert breaches(run) == {"every step up to the newest checkpoint was taken": "step 1 has no record"}
+
+
 def test_a_step_beyond_the_newest_checkpoint_is_not_learned_from(run):
     with_two = run.path / "checkpoints" / "step-2"
     with_two.rename(with_two.with_name("step-1"))
@@ -83,10 +122,13 @@ def test_a_step_beyond_the_newest_checkpoint_is_not_learned_from(run):
 
 def test_a_torn_checkpoint_a_gap_and_leftovers_are_found(run):
     (run.path / "checkpoints" / ".step-9.1").mkdir()
+    (run.path / EPISODES).with_name(".improve.00000.parquet.17").touch()
     (run.path / "metrics.jsonl").write_text('{"stage": "improve", "step": 0, "cpu_seconds": 0.1}\n{"stage": "impr')
     found = breaches(run)
     assert found["every step up to the newest checkpoint was taken"] == "step 1 has no record"
-    assert found["nobody's half-written files are left"] == "checkpoints/.step-9.1"
+    assert found["nobody's half-written files are left"] == (
+        "checkpoints/.step-9.1; episodes/.improve.00000.parquet.17"
+    )
     (run.path / "checkpoints" / "step-2" / "config.json").write_text("{}")
     assert breaches(run)["every checkpoint is whole"].startswith("step-2: config.json has 2 bytes instead of")
 

@@ -125,6 +125,22 @@ def test_a_tool_of_several_parameters_is_written_and_read_back():
     assert read("convert(2.5, unit='m')->") == ToolCall("convert", {"amount": 2.5, "unit": "m"})
     assert isinstance(read("convert(2.5, unit=)->"), MalformedCall)
     assert isinstance(read("convert(1, 2, 3)->"), MalformedCall)
+    for inside in ("{[1]: 2}, 'm'", "{1, 2}, 'm'", "b'1', 'm'", "1j, 'm'", "1e999, 'm'", r"1, '\ud800'"):
+        assert isinstance(read(f"convert({inside})->"), MalformedCall)
+    assert read("convert((1, 2), {3: 4})->") == ToolCall("convert", {"amount": [1, 2], "unit": {"3": 4}})
+
+
+def test_a_literal_of_another_kind_is_the_executors_to_refuse():
+    @tool
+    def double(amount: float) -> float:
+        """Double."""
+        return 2 * amount
+
+    executor = Executor(Catalog([double]))
+    for inside in ("{[1]: 2}", "1e999", "{1, 2}"):
+        (call,) = InlineFormat().parse(f"double({inside})->", executor.catalog.specs())
+        assert call == ToolCall("double", {"amount": inside})
+        assert executor.run(call).status == "bad_call"
 
 
 def test_a_tool_of_one_parameter_takes_the_text_between_the_brackets(executor):

@@ -1,17 +1,19 @@
 import errno
 import json
+import math
 import os
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import pandas
 import pyarrow.parquet
 import pytest
 
-from executors.errors import DataError
 from executors.types import MalformedCall, Observation, ToolCall
 from rollouts.archive import compact, segments
-from rollouts.store import Log, LogBrokenError, LogFullError, LogTakenError
+from rollouts.store import Log, LogBrokenError, LogFullError, LogTakenError, damaged
 from rollouts.types import Completion, Episode, Group, Task, Turn
 
 
@@ -46,9 +48,11 @@ def test_a_line_that_a_crash_cut_short_is_left_out_and_written_over(tmp_path):
     path.write_bytes(path.read_bytes()[:-7])
     log = Log(path, Group)
     assert list(log.read()) == [made(1)]
+    assert str(log.torn) == f"{path}:2 is damaged (a torn last line); it was left out"
+    assert damaged([log]) == [log.torn]
     log.append([made(3)])
     assert list(log.read()) == [made(1), made(3)]
-    assert log.damage == []
+    assert log.damage == [] and log.torn is None
 
 
 def test_a_flipped_byte_is_told_and_the_rest_is_read(tmp_path):
@@ -172,16 +176,75 @@ def test_a_segment_that_a_kill_left_uncompacted_is_read_as_it_is(tmp_path):
     assert list(Log(path, Group).read()) == [made(1), made(2)]
 
 
-def test_a_compacted_segment_that_was_changed_is_refused(tmp_path):
-    path = tmp_path / "log.jsonl"
+def sealed(path, numbers) -> Path:
+    """The first of a log's segments, compacted."""
     with Log(path, Group) as log:
-        log.append([made(1), made(2)])
-    path.rename(tmp_path / "log.00000.jsonl")
-    target = compact(tmp_path / "log.00000.jsonl")
+        log.append([made(number) for number in numbers])
+    path.rename(path.with_suffix(".00000.jsonl"))
+    return compact(path.with_suffix(".00000.jsonl"))
+
+
+def test_a_compacted_segment_that_was_changed_is_told(tmp_path):
+    log = Log(tmp_path / "log.jsonl", Group)
+    target = sealed(log.path, [1, 2])
     table = pyarrow.parquet.read_table(target)
     pyarrow.parquet.write_table(table.slice(1).replace_schema_metadata(table.schema.metadata), target)
-    with pytest.raises(DataError, match="not those that were sealed"):
-        list(Log(path, Group).read())
+    assert list(log.read()) == [made(2)]
+    assert str(log.damage[0]).startswith(f"{target} is damaged (its lines are not those that were sealed")
+
+
+def test_the_rest_is_read_of_a_compacted_segment_with_flipped_bytes(tmp_path):
+    log = Log(tmp_path / "log.jsonl", Group)
+    target = sealed(log.path, range(600))  # two parts, of 512 lines and of 88
+    log.append([made(1000)])
+    whole = target.read_bytes()
+    column = pyarrow.parquet.ParquetFile(target).metadata.row_group(0).column(0)
+    start = column.dictionary_page_offset or column.data_page_offset
+    target.write_bytes(whole[: start + 40] + bytes(200) + whole[start + 240 :])
+    read = list(log.read())
+    assert read[-89:] == [made(number) for number in (*range(512, 600), 1000)]
+    assert all(record in [made(number) for number in range(512)] for record in read[:-89])
+    assert log.damage and log.damage[-1].path == target
+    target.write_bytes(whole[:-300])
+    assert list(log.read()) == [made(1000)]
+    assert "cannot be opened" in str(log.damage[0])
+
+
+def test_a_segment_that_is_missing_is_not_replaced_by_the_next(tmp_path):
+    path = tmp_path / "log.jsonl"
+    with Log(path, Group, segment_bytes=2000) as log:
+        for number in range(12):
+            log.append([made(number)])
+        last = segments(path)[-1].name
+        segments(path)[0].unlink()
+        left = list(log.read())
+        log.append([made(number) for number in range(12, 14)])
+        assert segments(path)[-1].name > last
+        assert list(log.read()) == [*left, made(12), made(13)]
+
+
+def test_what_a_killed_compaction_left_is_swept(tmp_path):
+    half = tmp_path / ".log.00000.parquet.17"
+    half.write_bytes(b"PAR1")
+    with Log(tmp_path / "log.jsonl", Group) as log:
+        log.append([made(1)])
+    assert not half.exists()
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        Completion(text="half a pair: \ud83d"),
+        Completion(text="x", token_ids=(1,), mask=(True,), logprobs=(-math.inf,), top_logprobs=(((1, -math.inf),),)),
+    ],
+)
+def test_what_json_has_no_plain_word_for_is_read_as_it_was_written(tmp_path, completion):
+    episode = replace(made(1).episodes[0], turns=(Turn(completion),))
+    log = Log(tmp_path / "log.jsonl", Group)
+    log.append([Group(made(1).task, (episode,)), made(2)])
+    assert list(log.read()) == [Group(made(1).task, (episode,)), made(2)]
+    assert log.damage == []
+    assert len([json.loads(line) for line in log.path.read_text().splitlines()]) == 2
 
 
 def test_pandas_and_datasets_read_a_log(tmp_path):

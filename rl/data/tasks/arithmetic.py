@@ -5,24 +5,25 @@ three or four digits or with a decimal, and ``two`` steps. The splits are disjoi
 belongs, so no evaluation question is ever trained on, whatever the seeds.
 """
 
-import hashlib
+import functools
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
 from executors.catalog import Catalog
-from executors.errors import DataError
 from executors.tools.calculator import calculator, written
 from executors.types import ToolCall
 from rl.config import Strict
 from rl.data.tasks.benchmark import Benchmark
+from rl.data.tasks.drawn import Question, Split, draw_tasks, shares, split_of
 from rollouts.types import Task
 
 Level = Literal["easy", "mid", "hard", "two"]
-Split = Literal["train", "validation", "test"]
+
+__all__ = ["Arithmetic", "arithmetic_tasks", "split_of"]
 
 LEVELS: tuple[Level, ...] = ("easy", "mid", "hard", "two")
 EVALUATION_MIX: Mapping[Level, float] = {"easy": 0.40, "mid": 0.15, "hard": 0.30, "two": 0.15}
@@ -103,9 +104,7 @@ class Arithmetic(Strict):
     @field_validator("demonstration_mix", "mix")
     @classmethod
     def _shares(cls, mix: dict[Level, float]) -> dict[Level, float]:
-        if min(mix.values(), default=0) < 0 or sum(mix.values()) <= 0:
-            raise ValueError("the shares of the levels have to be positive")
-        return mix
+        return shares(mix)
 
     def catalog(self) -> Catalog:
         """The calculator."""
@@ -124,57 +123,11 @@ class Arithmetic(Strict):
         )
 
 
-def split_of(question: str) -> Split:
-    """Where a question belongs: 80% train, 7% validation, 13% test, by its hash alone."""
-    place = int.from_bytes(hashlib.blake2b(question.encode(), digest_size=4).digest(), "big") % 100
-    return "train" if place < 80 else "validation" if place < 87 else "test"
-
-
 def arithmetic_tasks(
     split: Split, count: int, *, seed: int, mix: Mapping[Level, float] = EVALUATION_MIX, distinct: bool = True
 ) -> list[Task]:
-    """Draw questions of one split.
-
-    Args:
-        split: train, validation or test.
-        count: how many.
-        seed: of the draw.
-        mix: share of each level.
-        distinct: no question twice; so the easy level, which has few, can run out.
-
-    Raises:
-        DataError: the split has too few distinct questions of a level.
-    """
-    generator = random.Random(f"arithmetic/{split}/{seed}")
-    levels = generator.choices(list(mix), weights=list(mix.values()), k=count)
-    streams = {level: _stream(level, split, generator) for level in mix}
-    tasks: dict[str, Task] = {}
-    out: list[Task] = []
-    for level in levels:
-        for _ in range(10_000):
-            task = next(streams[level])
-            if not (distinct and task.id in tasks):
-                break
-        else:
-            raise DataError(f"the {split} split has no further distinct {level} question; ask for fewer than {count}")
-        tasks[task.id] = task
-        out.append(task)
-    return out
-
-
-def _stream(level: Level, split: Split, generator: random.Random) -> Iterator[Task]:
-    while True:
-        question, expression, value = _DRAWS[level](generator)
-        if split_of(question) != split:
-            continue
-        yield Task(
-            id=f"arithmetic-{hashlib.blake2b(question.encode(), digest_size=6).hexdigest()}",
-            prompt=question,
-            answer=written(value),
-            tools=("calculator",),
-            gold=ToolCall("calculator", {"expression": expression}),
-            labels={"level": level},
-        )
+    """Draw questions of one split; see ``draw_tasks``."""
+    return draw_tasks("arithmetic", split, count, seed=seed, mix=mix, draws=_LEVEL_DRAWS, distinct=distinct)
 
 
 Drawn: TypeAlias = tuple[str, str, Fraction]
@@ -231,4 +184,13 @@ def _words(generator: random.Random) -> dict[str, str]:
     return {"name": generator.choice(_NAMES), "things": generator.choice(_THINGS)}
 
 
+def _question(draw: Callable[[random.Random], Drawn], generator: random.Random) -> Question:
+    prompt, expression, value = draw(generator)
+    return Question(prompt, written(value), ToolCall("calculator", {"expression": expression}))
+
+
 _DRAWS: Mapping[Level, Callable[[random.Random], Drawn]] = {"easy": _easy, "mid": _mid, "hard": _hard, "two": _two}
+
+_LEVEL_DRAWS: Mapping[str, Callable[[random.Random], Question]] = {
+    level: functools.partial(_question, draw) for level, draw in _DRAWS.items()
+}

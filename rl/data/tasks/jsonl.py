@@ -87,7 +87,7 @@ def read_tasks(path: Path, catalog: Catalog) -> tuple[list[Task], list[str]]:
         if not line.strip():
             continue
         try:
-            task = _task(json.loads(line), number, executor)
+            task = read_row(json.loads(line), number, executor)
             if task.id in tasks:
                 raise ValueError(f"its id {task.id!r} stands on another row too")
             tasks[task.id] = task
@@ -96,7 +96,17 @@ def read_tasks(path: Path, catalog: Catalog) -> tuple[list[Task], list[str]]:
     return list(tasks.values()), rejected
 
 
-def _task(row: Any, number: int, executor: Executor) -> Task:
+def read_row(row: Any, number: int, executor: Executor) -> Task:
+    """The task of a row.
+
+    Args:
+        row: as read from JSON.
+        number: of the row, from 1: its id, where it has none.
+        executor: of the tools that may be called.
+
+    Raises:
+        ValueError: it is none; the message says why.
+    """
     if not isinstance(row, dict):
         raise ValueError(f"a row is an object, not a {type(row).__name__}")
     prompt = next((row[key] for key in ("prompt", "question", "input") if row.get(key)), None)

@@ -1,0 +1,180 @@
+"""What ToolGen learns from: conversations in which some messages are learned and the others only read.
+
+Three stages: a tool's documentation, then its token; a request, then the token of a tool that answers it; an attempt,
+of which the policy's own messages are learned. Read from ToolGen's ShareGPT form or from the three files of its
+reimplementations, or built from a catalog and queries.
+"""
+
+import json
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from executors.errors import DataError
+from executors.tools.describe import documentation
+from executors.types import ToolSpec
+from rl.data.examples import Example, Row
+from rl.data.tasks.funcqa import read_json
+from rl.data.tasks.toolbench import Query
+from rl.models.load import end_id
+from rollouts.formats.atomic import ACTION, AtomicFormat
+
+_DOCUMENTATION = 300
+"""Characters of it that are learned from."""
+STAGES = {
+    "memorisation": "tool_memorization.json",
+    "retrieval": "retrieval_training.json",
+    "agent": "agent_tuning.json",
+}
+"""The file of each stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One part of a conversation."""
+
+    text: str
+    learned: bool
+    """Whether the policy says it, and learns to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What is read and said in turn."""
+
+    id: str
+    messages: tuple[Message, ...]
+
+
+def memorised(specs: Iterable[ToolSpec], texts: Mapping[str, str]) -> list[Conversation]:
+    """Each tool's documentation, and the text that stands for the tool."""
+    return [
+        Conversation(
+            f"memorisation/{s.name}", (Message(f"{told(s)}\n", False), Message(f"{ACTION}{texts[s.name]}", True))
+        )
+        for s in specs
+    ]
+
+
+def told(spec: ToolSpec) -> str:
+    """A tool's documentation, cut where it is long."""
+    return textwrap.shorten(f"Tool {documentation(spec)}", _DOCUMENTATION, placeholder=" ...")
+
+
+def retrieved(queries: Iterable[Query], texts: Mapping[str, str], format: AtomicFormat) -> list[Conversation]:
+    """Each request with each of its tools."""
+    return [
+        Conversation(
+            f"retrieval/{query.id}/{place}",
+            (Message(format.asked(query.text), False), Message(f"{ACTION}{texts[name]}", True)),
+        )
+        for query in queries
+        for place, name in enumerate(query.wanted)
+    ]
+
+
+def read_sharegpt(path: Path) -> list[Conversation]:
+    """ToolGen's rows: ``conversations`` of messages with ``role``, ``content`` and ``loss``.
+
+    A message without ``loss`` is learned where the assistant says it.
+
+    Raises:
+        DataError: the file cannot be read, or a row is no such conversation.
+    """
+    found = []
+    for number, row in enumerate(read_json(path)):
+        try:
+            messages = tuple(_message(message) for message in row["conversations"])
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}, item {number}: no conversation of role, content and loss: {error}") from error
+        found.append(Conversation(f"{path.stem}/{number}", messages))
+    return found
+
+
+def _message(message: Mapping[str, Any]) -> Message:
+    role = message.get("role") or message["from"]
+    content = message.get("content", message.get("value"))
+    if not isinstance(content, str):
+        raise TypeError(f"the content of a message by {role} is {content!r}")
+    assistant = role in ("assistant", "gpt")
+    return Message(f"{content.strip()}\n", bool(message.get("loss", assistant)) and assistant)
+
+
+def read_seed(folder: Path, stage: str) -> list[Conversation]:
+    """The file of one stage in the form that ToolGen's reimplementations write; none where there is no such file.
+
+    ``tool_memorization.json`` has ``description`` and ``token``, ``retrieval_training.json`` ``query`` and
+    ``relevant_tool_tokens``, ``agent_tuning.json`` ``query``, ``plan_sequence`` and ``final_answer``.
+
+    Raises:
+        DataError: a file cannot be read, or one of its rows lacks a key.
+    """
+    path = folder / STAGES[stage]
+    if not path.is_file():
+        return []
+    found: list[Conversation] = []
+    for number, row in enumerate(read_json(path)):
+        try:
+            found += _seeded(stage, row, f"{stage}/{number}")
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}, item {number}: {error!r} is missing or of another type") from error
+    return found
+
+
+def _seeded(stage: str, row: Mapping[str, Any], id: str) -> list[Conversation]:
+    format = AtomicFormat()
+    if stage == "memorisation":
+        return [Conversation(id, (Message(f"{row['description']}\n", False), Message(ACTION + row["token"], True)))]
+    asked = Message(format.asked(row["query"]), False)
+    if stage == "retrieval":
+        tokens = row["relevant_tool_tokens"]
+        return [Conversation(f"{id}/{n}", (asked, Message(ACTION + token, True))) for n, token in enumerate(tokens)]
+    messages = [asked]
+    for step in row["plan_sequence"]:
+        given = step["action_input"]
+        written = given if isinstance(given, str) else json.dumps(given)
+        messages += [
+            Message(f"{step['thought']}\n{ACTION}{step['action']}", True),
+            Message(format.INPUT, False),
+            Message(f"{written}\n", True),
+            Message(format.OBSERVATION, False),
+        ]
+    return [Conversation(id, (*messages, Message(format.write_answer(str(row["final_answer"])), True)))]
+
+
+def seed_tokens(folder: Path) -> list[str]:
+    """Every tool token that the three files name, in order."""
+    tokens: dict[str, None] = {}
+    for stage, name in STAGES.items():
+        for row in read_json(folder / name) if (folder / name).is_file() else []:
+            tokens |= dict.fromkeys([row["token"]] if stage == "memorisation" else row.get("relevant_tool_tokens", ()))
+    return list(tokens)
+
+
+def examples(
+    conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase, max_tokens: int
+) -> tuple[list[Example], int]:
+    """Conversations as a learner takes them, and how many were too long and are left out."""
+    rows: list[Example] = []
+    for conversation in conversations:
+        first, *rest = conversation.messages
+        begin: Any = tokenizer.bos_token_id
+        prompt = [begin] if isinstance(begin, int) else []
+        ids: list[int] = []
+        mask: list[bool] = []
+        for place, message in enumerate((first, *rest)):
+            own = tokenizer.encode(message.text, add_special_tokens=False)
+            if place == 0 and not message.learned:
+                prompt += own
+                continue
+            ids += own
+            mask += [message.learned] * len(own)
+        ids.append(end_id(tokenizer))
+        mask.append(conversation.messages[-1].learned)
+        if len(prompt) + len(ids) <= max_tokens and any(mask):
+            rows.append(Example(conversation.id, tuple(prompt), (Row(tuple(ids), tuple(mask), 1.0, True),)))
+    return rows, len(conversations) - len(rows)

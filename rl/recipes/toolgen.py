@@ -1,0 +1,303 @@
+"""ToolGen: every tool a token, found by generating it (Wang et al., 2024), and what feedback on the tools found adds.
+
+Three stages, each of which may be left out and is not done twice: the model learns which token a documentation stands
+for, which tokens answer a request, and how attempts go. Then the paper ends. Here tools that were found for a training
+request are ranked by whether they are those that answer it, and the policy is moved to rank them so.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from executors.names import Identity
+from executors.retrieval import Index, text_of
+from rl.config import Strict
+from rl.data.examples import Example, Row
+from rl.data.tasks.toolbench import Query, Retrieval, ToolBench
+from rl.data.toolgen import examples, memorised, read_seed, read_sharegpt, retrieved, told
+from rl.evaluation.evaluate import summarise, write_summary
+from rl.evaluation.intervals import Ratio
+from rl.evaluation.retrieval import retrieval_ratios
+from rl.learner import checkpoint
+from rl.learner.alone import AloneJob, fit_alone
+from rl.learner.learner import Stage
+from rl.learner.optimiser import OptimiserConfig
+from rl.losses.objective import Objective, Rrhf, Sft
+from rl.models.constrained import beam_search
+from rl.models.load import (
+    ModelConfig,
+    TinyModel,
+    build_tokenizer_for,
+    build_weights,
+    end_id,
+    load_merged,
+    load_tokenizer,
+)
+from rl.models.tool_tokens import FINISH, Indexing, ToolTokens, add_tool_tokens, index_tools
+from rl.models.trie import Trie
+from rl.progress import Progress
+from rl.run import Run, write_json
+from rollouts.formats.atomic import ACTION, AtomicFormat
+
+_FINISH_NAME = "Finish"
+
+
+class StageConfig(Strict):
+    """One stage of learning; 0 steps leave it out."""
+
+    steps: int = Field(default=600, ge=0)
+    batch_size: int = Field(default=16, gt=0)
+    optimiser: OptimiserConfig = OptimiserConfig()
+
+
+class Feedback(Strict):
+    """How the policy is improved by which of the tools that it comes to are those that answer."""
+
+    rounds: int = Field(default=2, gt=0)
+    steps: int = Field(default=60, gt=0)
+    """Of each round."""
+    batch_size: int = Field(default=16, gt=0)
+    found: int = Field(default=8, gt=1)
+    """Tools that beam search gives for each request; ranked by whether they are wanted."""
+    objective: Objective = Rrhf()
+    optimiser: OptimiserConfig = OptimiserConfig(kind="adamw", lr=3e-4)
+
+
+class ToolGenConfig(Strict):
+    """A ToolGen run."""
+
+    recipe: Literal["toolgen"] = "toolgen"
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Of the run; its folder is ``storage/name`` unless ``--run-dir`` says otherwise."""
+    seed: int = Field(default=0, ge=0)
+    storage: str = "runs"
+    data: ToolBench = ToolBench()
+    stage_files: str | None = None
+    """Folder with ``tool_memorization.json``, ``retrieval_training.json`` and ``agent_tuning.json``, whose rows are
+    learned beside those that are built here; ``sharegpt-STAGE.json`` in it is read as ToolGen's own form."""
+    model: ModelConfig = TinyModel(vocab_size=2048, max_length=192)
+    indexing: Indexing = "atomic"
+    memorisation: StageConfig = StageConfig()
+    retrieval: StageConfig = StageConfig()
+    agent: StageConfig = StageConfig(steps=0)
+    """Learned from ``stage_files`` alone: StableToolBench has no attempts."""
+    feedback: Feedback | None = Feedback()
+    """None ends where the paper does."""
+    beams: int = Field(default=5, gt=0)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A model that is evaluated or learned further, and what its tools are called."""
+
+    path: Path
+    tokens: ToolTokens
+    data: Retrieval
+    format: AtomicFormat
+
+
+def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]:
+    """Give the tools tokens, learn in three stages, find tools for held-out requests, improve, find them again.
+
+    Returns:
+        The summary that ``evaluation/summary.json`` holds.
+    """
+    torch.set_num_threads(1)
+    data = config.data.load()
+    with progress.stage(f"1. Tokens of {len(data.tools)} tools, {config.indexing}"):
+        state, seconds = _begin(config, data, run)
+    states: dict[str, dict[str, Ratio]] = {}
+    for name in ("memorisation", "retrieval", "agent"):
+        stage: StageConfig = getattr(config, name)
+        learned = _conversations(config, state, name)
+        if not stage.steps or not learned:
+            progress.line(
+                f"{name} is left out: " + ("it has 0 steps" if not stage.steps else "there is nothing to learn")
+            )
+            continue
+        with progress.stage(f"2. {name}: {stage.steps} steps on {len(learned)} conversations"):
+            state = _fit(config, state, name, stage, run, progress)
+    with progress.stage(f"3. {len(data.test)} held-out requests"):
+        states["start"] = found_ratios(state, data.test, config.beams)
+        memory = memorisation_ratio(state, list(data.tools)[:: max(1, len(data.tools) // 300)])
+    if config.feedback is not None:
+        with progress.stage(f"4. Feedback: {config.feedback.rounds} rounds"):
+            for round in range(config.feedback.rounds):
+                state = _improved(config, config.feedback, state, round, run)
+        states["final"] = found_ratios(state, data.test, config.beams)
+    states["bm25"] = bm25_ratios(data, data.test, config.beams)
+    run.write_state(checkpoint=str(state.path))
+    run.point_best(_linked(run, state.path))
+    extra = {"tools": len(data.tools), "seed": config.seed, "adding_cpu_seconds": seconds, "memorised": memory}
+    summary = summarise(states, len(data.test), extra)
+    write_summary(run, summary)
+    return summary
+
+
+def _linked(run: Run, path: Path) -> Path:
+    """The checkpoint under a name of its own in ``checkpoints``."""
+    link = run.folder("checkpoints") / f"{path.parent.name}-{path.name}"
+    if not link.exists():
+        link.symlink_to(path.resolve())
+    return link
+
+
+def _begin(config: ToolGenConfig, data: Retrieval, run: Run) -> tuple[_State, float]:
+    """The model with the tools' tokens, as step 0."""
+    identities = {name: tool.identity for name, tool in data.tools.items()}
+    identities[_FINISH_NAME] = Identity(_FINISH_NAME)
+    about = {name: tool.spec.description for name, tool in data.tools.items()} | {_FINISH_NAME: "End with an answer."}
+    tokens = index_tools(identities, config.indexing, descriptions=about, seed=config.seed)
+    format = AtomicFormat()
+    folder = run.folder("checkpoints") / "tokens"
+    seconds = 0.0
+    if not (folder / "step-0" / "config.json").exists():
+        texts = [*(told(tool.spec) for tool in data.tools.values()), *(query.text for query in data.train)]
+        tokenizer = build_tokenizer_for(config.model, texts, [ACTION])
+        model = build_weights(config.model, tokenizer, config.seed)
+        began = time.process_time()
+        if config.indexing == "atomic":
+            add_tool_tokens(model, tokenizer, list(tokens.texts.values()))
+        else:
+            add_tool_tokens(model, tokenizer, [FINISH])
+        seconds = time.process_time() - began
+        checkpoint.begin(folder, model, tokenizer, adapter=config.model.adapter, seed=config.seed)
+    write_json(run.path / "tool_tokens.json", dict(tokens.texts))
+    return _State(folder / "step-0", tokens, data, format), round(seconds, 2)
+
+
+def _conversations(config: ToolGenConfig, state: _State, stage: str) -> list[Any]:
+    """What a stage learns from."""
+    texts, data = state.tokens.texts, state.data
+    built: list[Any] = []
+    if stage == "memorisation":
+        built = memorised([tool.spec for tool in data.tools.values()], texts)
+    elif stage == "retrieval":
+        built = retrieved(data.train, texts, state.format)
+    if config.stage_files is not None:
+        folder = Path(config.stage_files)
+        built += read_seed(folder, stage)
+        own = folder / f"sharegpt-{stage}.json"
+        built += read_sharegpt(own) if own.is_file() else []
+    return built
+
+
+def _fit(config: ToolGenConfig, state: _State, name: str, stage: StageConfig, run: Run, progress: Progress) -> _State:
+    """One stage, in its own folder; what is there already is not fitted again."""
+    tokenizer = load_tokenizer(state.path)
+    rows, too_long = examples(_conversations(config, state, name), tokenizer, config.model.max_length)
+    if too_long:
+        progress.line(f"{too_long} conversations are longer than {config.model.max_length} tokens and left out")
+    fitted = fit_alone(
+        AloneJob(
+            start=str(state.path),
+            folder=str(run.folder("checkpoints") / name),
+            examples=tuple(rows),
+            stage=Stage(name=name, objective=Sft(), optimiser=stage.optimiser, steps=stage.steps),
+            batch_size=stage.batch_size,
+            seed=config.seed,
+        )
+    )
+    run.finish(name, {"loss": fitted.loss, "cpu_seconds": round(fitted.cpu_seconds, 1), "path": fitted.path})
+    progress.line(f"loss {fitted.loss:.3f}, {fitted.cpu_seconds:.0f} CPU-seconds")
+    return _State(Path(fitted.path), state.tokens, state.data, state.format)
+
+
+@dataclass(frozen=True, slots=True)
+class Finder:
+    """Finds tools for texts by generating them."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    tokens: ToolTokens
+    names: tuple[str, ...]
+    trie: Trie
+
+    @classmethod
+    def of(cls, path: Path, tokens: ToolTokens, names: Sequence[str]) -> "Finder":
+        """With the model in a directory, among the named tools."""
+        tokenizer = load_tokenizer(path)
+        return cls(load_merged(path).eval(), tokenizer, tokens, tuple(names), tokens.trie(tokenizer, list(names)))
+
+    def prompt(self, text: str) -> list[int]:
+        """What is read before a tool is named."""
+        begin: Any = self.tokenizer.bos_token_id
+        ids = self.tokenizer.encode(f"{text}{ACTION}", add_special_tokens=False)
+        return [begin, *ids] if isinstance(begin, int) else ids
+
+    def find(self, text: str, beams: int) -> list[str]:
+        """The likeliest tools, best first; every one of them exists."""
+        return [self.names[one.item] for one in beam_search(self.model, self.prompt(text), self.trie, beams)]
+
+    @torch.inference_mode()
+    def free(self, text: str, max_tokens: int = 24) -> str:
+        """What the model names when nothing holds it."""
+        ids = self.prompt(text)
+        ends = {end_id(self.tokenizer)}
+        written: list[int] = []
+        for _ in range(1 if self.tokens.indexing == "atomic" else max_tokens):
+            token = int(self.model(input_ids=torch.tensor([ids + written])).logits[0, -1].argmax())
+            if token in ends:
+                break
+            written.append(token)
+        return str(self.tokenizer.decode(written)).strip()
+
+
+def found_ratios(state: _State, queries: Sequence[Query], beams: int) -> dict[str, Ratio]:
+    """Retrieval measures of a checkpoint, and how often it names no tool without and with the constraint."""
+    finder = Finder.of(state.path, state.tokens, list(state.data.tools))
+    found = [finder.find(state.format.asked(query.text), beams) for query in queries]
+    known = state.tokens.tools
+    free = [finder.free(state.format.asked(query.text)) for query in queries]
+    return retrieval_ratios(found, [query.wanted for query in queries]) | {
+        "hallucinated": Ratio([float(text not in known) for text in free]),
+        "hallucinated_constrained": Ratio([float(not set(names) <= set(state.data.tools)) for names in found]),
+    }
+
+
+def memorisation_ratio(state: _State, names: Sequence[str]) -> float:
+    """Of some tools, how many their documentation leads to."""
+    finder = Finder.of(state.path, state.tokens, list(state.data.tools))
+    return sum(finder.find(f"{told(state.data.tools[n].spec)}\n", 1) == [n] for n in names) / len(names)
+
+
+def bm25_ratios(data: Retrieval, queries: Sequence[Query], depth: int) -> dict[str, Ratio]:
+    """The same measures of the words that requests and tools share."""
+    index, names = Index(text_of(tool.spec) for tool in data.tools.values()), list(data.tools)
+    found = [[names[place] for place, _ in index.search(query.text, depth)] for query in queries]
+    nothing = {name: Ratio([0.0] * len(queries)) for name in ("hallucinated", "hallucinated_constrained")}
+    return retrieval_ratios(found, [query.wanted for query in queries]) | nothing
+
+
+def _improved(config: ToolGenConfig, feedback: Feedback, state: _State, round: int, run: Run) -> _State:
+    """One round: find tools for every training request, rank them by whether they are wanted, follow the ranking."""
+    finder = Finder.of(state.path, state.tokens, list(state.data.tools))
+    ids = dict(zip(finder.names, state.tokens.ids(finder.tokenizer, finder.names), strict=True))
+    end = end_id(finder.tokenizer)
+    ranked: list[Example] = []
+    for query in state.data.train:
+        names = list(dict.fromkeys((*query.wanted, *finder.find(state.format.asked(query.text), feedback.found))))
+        rows = [Row((*ids[n], end), (True,) * (len(ids[n]) + 1), float(n in query.wanted), True) for n in names]
+        if len({row.reward for row in rows}) > 1:
+            rows.sort(key=lambda row: -row.reward)
+            ranked.append(Example(query.id, tuple(finder.prompt(state.format.asked(query.text))), tuple(rows)))
+    fitted = fit_alone(
+        AloneJob(
+            start=str(state.path),
+            folder=str(run.folder("checkpoints") / f"feedback-{round + 1}"),
+            examples=tuple(ranked),
+            stage=Stage(
+                name="feedback", objective=feedback.objective, optimiser=feedback.optimiser, steps=feedback.steps
+            ),
+            batch_size=feedback.batch_size,
+            seed=config.seed + round,
+        )
+    )
+    run.log({"stage": "feedback", "round": round, "ranked": len(ranked), "loss": fitted.loss})
+    return _State(Path(fitted.path), state.tokens, state.data, state.format)

@@ -1,0 +1,114 @@
+"""ToolGen's stages: what they learn from, and one small run of the recipe."""
+
+import json
+
+import pytest
+
+from executors.errors import ConfigError, DataError
+from rl.data.tasks.toolbench import ToolBench
+from rl.data.toolgen import examples, memorised, read_seed, read_sharegpt, retrieved, seed_tokens
+from rl.models.tiny import build_tokenizer
+from rl.progress import Progress
+from rl.recipes.registry import config_class, trained_alone
+from rl.recipes.toolgen import StageConfig, ToolGenConfig, train
+from rl.run import Run
+from rollouts.formats.atomic import ACTION, AtomicFormat
+from tests.executors.shared_data import shared
+
+
+@pytest.fixture
+def tokenizer():
+    return build_tokenizer(["Query: which tool is it? thought input"], markers=[ACTION], vocab_size=320)
+
+
+def test_the_three_files_of_the_reimplementations_are_read(tmp_path, tokenizer):
+    rows = {
+        "tool_memorization.json": [{"description": "Tells the weather.", "token": "[TOOL_1]"}],
+        "retrieval_training.json": [{"query": "Rain?", "relevant_tool_tokens": ["[TOOL_1]", "[TOOL_2]"]}],
+        "agent_tuning.json": [
+            {
+                "query": "Rain?",
+                "plan_sequence": [{"thought": "Look.", "action": "[TOOL_1]", "action_input": {"city": "Rome"}}],
+                "final_answer": "Yes.",
+            }
+        ],
+    }
+    for name, content in rows.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    assert [len(read_seed(tmp_path, stage)) for stage in ("memorisation", "retrieval", "agent")] == [1, 2, 1]
+    assert seed_tokens(tmp_path) == ["[TOOL_1]", "[TOOL_2]"]
+    (example,), left_out = examples(read_seed(tmp_path, "agent"), tokenizer, 400)
+    row = example.rows[0]
+    learned = tokenizer.decode([token for token, own in zip(row.ids, row.mask, strict=True) if own])
+    assert "Look.\nAction:[TOOL_1]" in learned and '{"city": "Rome"}' in learned and "Yes." in learned
+    assert "Input" not in learned and left_out == 0
+    assert read_seed(tmp_path / "nowhere", "agent") == []
+    (tmp_path / "retrieval_training.json").write_text(json.dumps([{"query": "Rain?"}]))
+    with pytest.raises(DataError, match="item 0"):
+        read_seed(tmp_path, "retrieval")
+
+
+def test_toolgen_s_own_form_has_a_flag_for_each_message(tmp_path, tokenizer):
+    messages = [
+        {"role": "user", "content": "which tool?", "loss": False},
+        {"role": "assistant", "content": "thought", "loss": False},
+        {"role": "user", "content": "input?"},
+        {"role": "assistant", "content": "it"},
+    ]
+    path = tmp_path / "sharegpt-agent.json"
+    path.write_text(json.dumps([{"conversations": messages}]))
+    (example,), _ = examples(read_sharegpt(path), tokenizer, 200)
+    row = example.rows[0]
+    assert tokenizer.decode([t for t, own in zip(row.ids, row.mask, strict=True) if own]).startswith("it\n")
+    path.write_text(json.dumps([{"messages": []}]))
+    with pytest.raises(DataError, match="no conversation"):
+        read_sharegpt(path)
+
+
+def test_what_is_too_long_is_left_out_and_counted(tokenizer, monkeypatch):
+    monkeypatch.setenv("APPRENTICE_DATA", str(shared()))
+    shared("stabletoolbench")
+    data = ToolBench(groups=("G1_tool",)).load()
+    texts = {name: f"<<{name}>>" for name in data.tools}
+    learned = memorised([tool.spec for tool in data.tools.values()], texts)
+    asked = retrieved(data.train, texts, AtomicFormat())
+    assert len(learned) == len(data.tools)
+    assert len(asked) == sum(len(query.wanted) for query in data.train)
+    kept, left_out = examples(asked[:50], tokenizer, 120)
+    assert len(kept) + left_out == 50 and left_out > 0
+
+
+def test_a_small_run_goes_through_its_stages_and_is_not_done_twice(tmp_path, monkeypatch):
+    monkeypatch.setenv("APPRENTICE_DATA", str(shared()))
+    shared("stabletoolbench")
+    config = ToolGenConfig.model_validate(
+        {
+            "name": "small",
+            "data": {"groups": ["G2_category"], "test_share": 0.1},
+            "model": {"kind": "tiny", "width": 16, "heads": 2, "vocab_size": 400, "max_length": 200},
+            "memorisation": {"steps": 2, "batch_size": 4},
+            "retrieval": {"steps": 2, "batch_size": 4},
+            "feedback": None,
+        }
+    )
+    run = Run.start(tmp_path / "run", config_text="", resolved=config.model_dump(mode="json"), resume=False)
+    summary = train(config, run, Progress())
+    assert summary["start"]["hallucinated_constrained"]["value"] == 0
+    assert summary["bm25"]["ndcg@5"]["value"] > 0.3
+    assert summary["bm25"]["legacy_ndcg@5"]["value"] > summary["bm25"]["ndcg@5"]["value"]
+    stages = tmp_path / "run" / "checkpoints"
+    assert (stages / "memorisation" / "step-2").is_dir() and (stages / "retrieval" / "step-2").is_dir()
+    assert not (stages / "agent").exists()
+    before = (stages / "retrieval" / "step-2" / "MANIFEST.json").stat().st_mtime_ns
+    assert train(config, run, Progress())["start"] == summary["start"]
+    assert (stages / "retrieval" / "step-2" / "MANIFEST.json").stat().st_mtime_ns == before
+
+
+def test_recipes_are_known_by_name_and_some_are_trained_alone():
+    assert config_class("toolgen", "x", alone=True) is ToolGenConfig
+    assert trained_alone("toolgen") is train and trained_alone("trice") is None
+    with pytest.raises(ConfigError, match="apprentice train"):
+        config_class("toolgen", "x", alone=False)
+    with pytest.raises(ConfigError, match="no recipe 'tricks'"):
+        config_class("tricks", "x", alone=True)
+    assert StageConfig(steps=0).steps == 0
