@@ -64,7 +64,8 @@ class ScriptedAssistant:
         plan = self._plans.get(request.task.id)
         if plan is None:
             raise PolicyUnavailableError(f"{self.name} has no plan for task {request.task.id!r}")
-        observed = {turn.calls[0].tool: turn.observations[0].content for turn in request.turns if _made(turn.calls)}
+        pairs = [(turn.calls[0], turn.observations[0].content) for turn in request.turns if turn.calls]
+        observed = {call.tool: content for call, content in pairs if isinstance(call, ToolCall)}
         place = len(request.turns)
         failed = [turn.observations[0].content for turn in request.turns if not turn.observations[0].ok]
         if failed:
@@ -166,10 +167,6 @@ async def attempted(
     id = f"{task.id}/{policy.name}/{seed}"
     episode = await play(task, policy, executor, format, source=source, id=id, seed=seed, max_turns=max_turns)
     return Group(task, (episode,))
-
-
-def _made(calls: Sequence[ToolCall | MalformedCall]) -> bool:
-    return bool(calls) and isinstance(calls[0], ToolCall)
 
 
 def _thought(call: PlannedCall, arguments: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 What ``import_rows`` makes is a ranked file (``rl.data.ranked``), which ``tasks: {kind: ranked, path: ...}`` reads.
 """
 
+import json
 import math
 import re
 from collections import Counter
@@ -66,13 +67,14 @@ def import_rows(path: Path, format: str, *, skip_bad_rows: bool = False) -> Impo
     if format not in get_args(ImportFormat):
         raise ConfigError(f"no format {format!r} to import; there are {', '.join(get_args(ImportFormat))}")
     imported = Imported()
+    skipped = imported.rejected if skip_bad_rows else None
     if format == "toolalpaca":
-        _take_instances(path, imported)
+        _take_instances(path, imported, skipped)
     else:
         read = {"rrhf": _rrhf, "trice": _trice}[format]
-        for place in read_rows(path):
+        for place in read_rows(path, skipped):
             try:
-                imported.rows.append(read(place))
+                imported.rows.append(_written(read(place)))
             except ValueError as error:
                 imported.rejected.append(f"row {place.number}: {error}")
     if not skip_bad_rows:
@@ -81,6 +83,12 @@ def import_rows(path: Path, format: str, *, skip_bad_rows: bool = False) -> Impo
     if not imported.rows:
         raise DataError(f"{path} has no row that can be used as {format}")
     return imported
+
+
+def _written(row: Row) -> Row:
+    """The row, if a file can hold it. Raises ValueError for half of a surrogate pair."""
+    json.dumps(row, ensure_ascii=False).encode()
+    return row
 
 
 def _rrhf(place: Place) -> Row:
@@ -153,7 +161,9 @@ def _responses(row: Mapping[str, Any]) -> tuple[str, list[str], list[float], lis
         raise ValueError(f"its scores are a list of numbers, not {str(scores)[:80]}")
     if len(scores) != len(responses):
         raise ValueError(f"it has {len(responses)} responses and {len(scores)} scores; each response has one")
-    origin = row.get("origin", [f"response_{number}" for number in range(1, len(responses) + 1)])
+    origin = row.get("origin")
+    if origin is None:  # a column of Parquet that other rows fill
+        origin = [f"response_{number}" for number in range(1, len(responses) + 1)]
     if not isinstance(origin, list) or len(origin) != len(responses):
         raise ValueError(f"its origin is a list of {len(responses)}, one for each response, not {str(origin)[:80]}")
     return query, responses, [float(score) for score in scores], list(_apart(map(str, origin)))
@@ -168,7 +178,12 @@ def _apart(names: Iterator[str]) -> Iterator[str]:
 
 
 def _is_number(score: Any) -> bool:
-    return isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        return False
+    try:
+        return math.isfinite(score)
+    except OverflowError:
+        return False
 
 
 def _told(answer: Any) -> str:
@@ -182,16 +197,19 @@ def _id(place: Place) -> str:
     return str(place.row.get("id", f"{place.path.stem}-{place.number}"))
 
 
-def _take_instances(path: Path, imported: Imported) -> None:
+def _take_instances(path: Path, imported: Imported, skipped: list[str] | None) -> None:
     known: dict[int, dict[str, ToolSpec]] = {}
-    for instance in read_instances(path):
+    for instance in read_instances(path, skipped):
         if instance.episode.stop != "answer" or not instance.task.prompt:
             reason = instance.episode.error or f"it ended with {instance.episode.stop}"
             imported.rejected.append(f"instance {instance.task.id}: it has no answer to learn from ({reason})")
             continue
         if id(instance.api) not in known:
             known[id(instance.api)] = _specs(instance.api)
-        imported.rows.append(_instance_row(instance, known[id(instance.api)]))
+        try:
+            imported.rows.append(_written(_instance_row(instance, known[id(instance.api)])))
+        except ValueError as error:
+            imported.rejected.append(f"instance {instance.task.id}: {error}")
 
 
 def _specs(api: Mapping[str, Any]) -> dict[str, ToolSpec]:

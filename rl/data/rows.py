@@ -1,5 +1,6 @@
 """Rows of other projects' files: JSON lines, a JSON list, Parquet; each with the place where it stands."""
 
+import codecs
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,8 +32,12 @@ class Place:
         return DataError(f"{self.path}:{self.number}: {wrong}")
 
 
-def read_rows(path: Path) -> Iterator[Place]:
+def read_rows(path: Path, rejected: list[str] | None = None) -> Iterator[Place]:
     """The rows of a file, by its content: JSON lines, one JSON list or object, or Parquet (``.parquet``).
+
+    Args:
+        path: of the file.
+        rejected: where given, rows that are no JSON object are left out and named here.
 
     Raises:
         DataError: the file cannot be read, or a row is no JSON object; with its line.
@@ -42,12 +47,19 @@ def read_rows(path: Path) -> Iterator[Place]:
             for number, row in enumerate(_parquet_rows(path), start=1):
                 yield Place(path, number, row)
             return
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
+        content = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(f"cannot read {path}: {error}") from error
-    for number, row in _json_rows(path, text):
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: a row is a JSON object, and this is a {type(row).__name__}")
+    for number, written in _pieces(path, content):
+        try:
+            row = _parsed(path, number, written)
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: a row is a JSON object, and this is a {type(row).__name__}")
+        except DataError as error:
+            if rejected is None:
+                raise
+            rejected.append(str(error))
+            continue
         yield Place(path, number, row)
 
 
@@ -62,19 +74,22 @@ def usable(rejected: Sequence[str], total: int, path: Path, remedy: str) -> None
         raise DataError(f"{len(rejected)} of {total} rows of {path} cannot be used: {shown}. Mend them, or {remedy}")
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    """Rows and their lines; of a JSON list, rows and their numbers."""
-    if text.lstrip()[:1] == "[":
-        yield from enumerate(_parsed(path, 1, text), start=1)
+def _pieces(path: Path, content: bytes) -> Iterator[tuple[int, Any]]:
+    """Lines and their numbers, not yet read; of a JSON list, its rows and theirs."""
+    if content.lstrip()[:1] == b"[":
+        yield from enumerate(_parsed(path, 1, content), start=1)
         return
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(content.split(b"\n"), start=1):
         if line.strip():
-            yield number, _parsed(path, number, line)
+            yield number, line
 
 
-def _parsed(path: Path, number: int, text: str) -> Any:
+def _parsed(path: Path, number: int, written: Any) -> Any:
+    """A row from its line; one of a list is read already."""
+    if not isinstance(written, bytes):
+        return written
     try:
-        return json.loads(text)
+        return json.loads(written.decode())
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}:{number}: this is not JSON ({error})") from error
 

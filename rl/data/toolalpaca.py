@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from executors.arguments import read_arguments
-from executors.errors import BadCallError
+from executors.errors import BadCallError, DataError
 from executors.types import MalformedCall, Observation, Status, ToolCall
 from rl.data.rows import read_rows
 from rl.data.tables import write_text, written
@@ -48,26 +48,38 @@ class Instance:
     """The record of the API that it belongs to, its instances left out; empty for an instance that stands alone."""
 
 
-def read_instances(path: Path) -> list[Instance]:
+def read_instances(path: Path, rejected: list[str] | None = None) -> list[Instance]:
     """The instances of a file: a list or lines of instances, or of API records with their ``Instances``.
+
+    Args:
+        path: of the file.
+        rejected: where given, rows and instances that are none are left out and named here.
 
     Raises:
         DataError: the file cannot be read, or an instance is none; with its place.
     """
     instances: list[Instance] = []
-    for place in read_rows(path):
+    for place in read_rows(path, rejected):
         api = {key: value for key, value in place.row.items() if key != "Instances"} if _is_api(place.row) else {}
         records = place.row.get("Instances", [] if api else [place.row])
-        if not isinstance(records, list):
-            raise place.error("its Instances are a list")
         name = str(api.get("Name") or api.get("API") or path.stem)
+        if not isinstance(records, list):
+            _reject(place.error("its Instances are a list"), rejected)
+            continue
         for number, record in enumerate(records, start=1):
             try:
                 instances.append(_instance(record, f"{name}-{number if api else place.number}", api))
             except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
                 where = f"instance {number} of {name}: " if api else ""
-                raise place.error(f"{where}this is no instance of ToolAlpaca's: {error}") from error
+                _reject(place.error(f"{where}this is no instance of ToolAlpaca's: {error}"), rejected)
     return instances
+
+
+def _reject(error: DataError, rejected: list[str] | None) -> None:
+    """Name what is wrong, or raise it."""
+    if rejected is None:
+        raise error
+    rejected.append(str(error))
 
 
 def write_instances(path: Path, instances: Iterable[Instance]) -> None:

@@ -1,6 +1,8 @@
 """Models behind OpenAI-compatible endpoints as policies: teachers, hosted models, vLLM servers."""
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from executors.budget import BudgetError
@@ -96,7 +98,7 @@ class EndpointPolicy:
         chat = messages(request.task, request.turns, system=self.system, contents=said)
         tools = [spec.as_openai() for spec in specs]
         extra = _sampled(request) | (_choice(request, specs, self.format) if tools else {})
-        reply = await self._ask(request, [on_wire(message) for message in chat], tools=tools, extra=extra)
+        reply = _readable(await self._ask(request, [on_wire(message) for message in chat], tools=tools, extra=extra))
         said.append(reply.text)
         calls = self._calls(reply)
         return self._completion(reply, self._written(reply, calls, specs), calls)
@@ -105,7 +107,7 @@ class EndpointPolicy:
         text = "".join(part if isinstance(part, str) else part.text for part in request.segments) + request.prefix
         chat = [{"role": "system", "content": self.system}] if self.system else []
         chat.append({"role": "user", "content": text})
-        reply = await self._ask(request, chat, stop=request.stop[:_MAX_STOPS], extra=_sampled(request))
+        reply = _readable(await self._ask(request, chat, stop=request.stop[:_MAX_STOPS], extra=_sampled(request)))
         written = self._stopped(request.prefix + reply.text, request, self.catalog.specs(request.task.tools))
         return self._completion(reply, written, None)
 
@@ -159,6 +161,27 @@ class EndpointPolicy:
             cost=reply.cost,
             calls=calls,
         )
+
+
+def _readable(reply: Reply) -> Reply:
+    """The reply in text and calls that can be sent, logged and read again: JSON can spell what neither can hold."""
+    return replace(reply, text=_whole(reply.text), tool_calls=tuple(map(_sound, reply.tool_calls)))
+
+
+def _sound(call: ToolCall | MalformedCall) -> ToolCall | MalformedCall:
+    """The call; a malformed one where it has half of a surrogate pair, or a number that is none."""
+    if isinstance(call, MalformedCall):
+        return MalformedCall(_whole(call.text), _whole(call.error))
+    try:
+        json.dumps([call.tool, dict(call.arguments)], ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        return MalformedCall(_whole(_told(call)), f"the arguments of {_whole(call.tool)} are not JSON: {error}")
+    return call
+
+
+def _whole(text: str) -> str:
+    """The text, with a question mark for each half of a surrogate pair."""
+    return text.encode(errors="replace").decode()
 
 
 def _sampled(request: Request) -> dict[str, Any]:

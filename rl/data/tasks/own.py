@@ -80,7 +80,8 @@ class OwnFile(Strict):
         offered: Any = getattr(load_own_file(self.path), "tasks", None)
         if callable(offered):
             try:
-                offered = list(offered(seed) if inspect.signature(offered).parameters else offered())
+                made: Any = offered(seed) if inspect.signature(offered).parameters else offered()
+                offered = list(made)
             except Exception as error:
                 raise ConfigError(f"{self.path}: tasks fails: {own_frame(error, Path(self.path).resolve())}") from error
         if not isinstance(offered, list | tuple) or not offered:
