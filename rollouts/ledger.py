@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from executors.errors import DataError
+from rollouts.store import LogBrokenError, LogFullError, LogTakenError
 
 State = Literal["issued", "executed", "scored", "trained"]
 STATES: tuple[State, ...] = ("issued", "executed", "scored", "trained")
@@ -134,7 +135,7 @@ class Ledger:
         self._connection.close()
 
     def _transaction(self) -> "_Transaction":
-        return _Transaction(self._connection)
+        return _Transaction(self.path, self._connection)
 
     def _rows(self, query: str, ids: Sequence[str]) -> list[tuple]:
         rows: list[tuple] = []
@@ -145,11 +146,42 @@ class Ledger:
 
 
 class _Transaction:
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    """All of it or none.
+
+    Raises:
+        LogFullError: the disk is full; the ledger is as before.
+        LogTakenError: another process writes the ledger.
+        LogBrokenError: the disk fails.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
         self._connection = connection
 
     def __enter__(self) -> None:
-        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            raise self._failure(error) from error
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._connection.execute("COMMIT" if kind is None else "ROLLBACK")
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        try:
+            if error is None:
+                self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as refused:
+            error = refused
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError):
+            raise self._failure(error) from error
+
+    def _failure(self, error: sqlite3.OperationalError) -> Exception:
+        name = error.sqlite_errorname
+        if name == "SQLITE_FULL":
+            return LogFullError(
+                f"the disk is full: {self._path} cannot grow; nothing is lost: free some space, then continue with "
+                "--resume"
+            )
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return LogTakenError(f"{self._path} is being written by another process; wait for it, then try again")
+        return LogBrokenError(f"{self._path} cannot be written ({error}); check the disk, then continue with --resume")

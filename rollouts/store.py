@@ -25,6 +25,7 @@ from rollouts.archive import compact_apart, segments, sweep, unpack
 
 T = TypeVar("T")
 _CRC = b',"crc":"'
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class LogFullError(ApprenticeError):
@@ -182,12 +183,9 @@ class Log(Generic[T]):
         except OSError as error:
             with contextlib.suppress(OSError):
                 file.truncate(before)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in _FULL:
                 raise LogBrokenError(f"{self.path} cannot be written: {error.strerror}") from error
-            raise LogFullError(
-                f"the disk is full: {self.path} needs {len(lines)} more bytes; nothing is lost: free some space, "
-                "then continue with --resume"
-            ) from error
+            raise _full(self.path, len(lines)) from error
         try:
             os.fdatasync(file.fileno())
         except OSError as error:  # the kernel may have dropped the pages: a second fsync would lie
@@ -239,9 +237,33 @@ def _sync_folder(folder: Path) -> None:
 
 
 def append_json(path: Path, record: dict[str, object]) -> None:
-    """Add one line to a plain JSON-lines file, such as ``metrics.jsonl``."""
-    with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    """Add one line to a plain JSON-lines file, such as ``metrics.jsonl``; a line that a crash cut stays apart from it.
+
+    Raises:
+        LogFullError: the disk is full; the file is as before.
+    """
+    line = json.dumps(record).encode() + b"\n"
+    with path.open("ab+", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        torn = file.read(1) not in (b"", b"\n")
+        view = memoryview(b"\n" + line if torn else line)
+        try:
+            while view:
+                view = view[file.write(view) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                file.truncate(end)
+            if error.errno not in _FULL:
+                raise
+            raise _full(path, len(line)) from error
+
+
+def _full(path: Path, needed: int) -> LogFullError:
+    return LogFullError(
+        f"the disk is full: {path} needs {needed} more bytes; nothing is lost: free some space, then continue with "
+        "--resume"
+    )
 
 
 def damaged(logs: Sequence[Log]) -> list[Damage]:

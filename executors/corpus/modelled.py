@@ -1,4 +1,4 @@
-"""APIs written by a language model: an introduction, a list of functions, an OpenAPI document that is then validated."""
+"""APIs written by a language model: an introduction, a list of functions, an OpenAPI document, which is validated."""
 
 import asyncio
 import json
@@ -16,16 +16,16 @@ from executors.openapi.tools import read_openapi
 _EXAMPLE = "Harbour Almanac"
 """The API of the worked example; a reply that names it was copied."""
 
-_INTRODUCTION = f"""Introduce a web API in one paragraph of at most 300 words: what it is for and who uses it, and then, \
-numbered, what it offers. Here is one for the API "{_EXAMPLE}", whose list entry says "Tides and harbours":
+_INTRODUCTION = f"""Introduce a web API in one paragraph of at most 300 words: what it is for and who uses it, and \
+then, numbered, what it offers. Here is one for the API "{_EXAMPLE}", whose list entry says "Tides and harbours":
 
 The {_EXAMPLE} gives skippers what they need before they leave or enter a harbour. It offers: 1) Find harbours by \
 country and depth. 2) Get the facilities of one harbour. 3) Get the times of high and low water of a harbour on a day. \
 4) Report that a facility is out of order."""
 
-_FUNCTIONS = """List the functions of the API that is introduced below, at most {most}. Each takes few inputs and gives \
-back a bounded amount; none returns everything there is. Where a function takes an id, another one finds it. Write \
-each as
+_FUNCTIONS = """List the functions of the API that is introduced below, at most {most}. Each takes few inputs and \
+gives back a bounded amount; none returns everything there is. Where a function takes an id, another one finds it. \
+Write each as
 
 1. Name: <name in camelCase>
    Description: <one sentence>
@@ -34,8 +34,8 @@ each as
 
 and nothing else."""
 
-_DOCUMENT = """Write the OpenAPI 3.0 document, as JSON, of the API whose functions are listed below. Each function is one \
-operation with its name as operationId; inputs with few possible values have an enum; each operation has one \
+_DOCUMENT = """Write the OpenAPI 3.0 document, as JSON, of the API whose functions are listed below. Each function is \
+one operation with its name as operationId; inputs with few possible values have an enum; each operation has one \
 successful response with a schema for application/json. Leave out tags and examples. Indent with one blank. Write the \
 JSON and nothing else."""
 

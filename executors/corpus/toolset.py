@@ -5,11 +5,13 @@ What a function gives back is a status, the answer, and after a failure a hint w
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from executors.catalog import Catalog
+from executors.corpus.long_answers import SPEC, LongAnswers
+from executors.endpoint import Model
 from executors.errors import BadCallError, ToolError, TransientError
 from executors.executor import Executor
 from executors.openapi.tools import Api
@@ -37,7 +39,7 @@ class Backend(Protocol):
 
     def open(self, scene: Scene) -> Any: ...
 
-    def answer(self, world: Any, name: str, arguments: Mapping[str, Any]) -> Any:
+    def answer(self, world: Any, name: str, arguments: Mapping[str, Any], /) -> Any:
         """An ``Answer``, or a coroutine of one."""
         ...
 
@@ -48,6 +50,7 @@ class Talk:
 
     world: Any
     failures: int = 0
+    long: LongAnswers = field(default_factory=LongAnswers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +70,39 @@ class _Function:
 
     backend: Backend
     name: str
+    keeps: bool
+    """Whether an answer that is too long is put into a file."""
 
     async def __call__(self, talk: Talk, /, **arguments: Any) -> str:
         answer = self.backend.answer(talk.world, self.name, arguments)
         answer = await answer if inspect.isawaitable(answer) else answer
         try:
-            return answer.observed()
+            said = answer.observed()
         except (ToolError, TransientError) as error:
             talk.failures += 1
             hint = _END if talk.failures > MAX_FAILURES else _OTHER if answer.status in (404, 405) else _CHANGE
             text = str(error)[: MAX_CHARS - len(hint) - 1]
             raise type(error)(f"{text} {hint}") from error
+        return talk.long.keep(said, MAX_CHARS) if self.keeps and len(said) > MAX_CHARS else said
+
+
+@dataclass(frozen=True, slots=True)
+class _Retrieval:
+    """Reads from the episode's files."""
+
+    model: Model | None = None
+
+    async def __call__(self, talk: Talk, /, **arguments: str) -> str:
+        return await talk.long.read(arguments["file_path"].strip(), arguments["query"], self.model)
 
 
 def toolset(
-    backend: Backend, user: ScriptedUser | ModelUser | None = None, *, now: Callable[[], datetime] | None = None
+    backend: Backend,
+    user: ScriptedUser | ModelUser | None = None,
+    *,
+    now: Callable[[], datetime] | None = None,
+    retrieval: bool = False,
+    reader: Model | None = None,
 ) -> list[Tool]:
     """The tools of an assistant for one API.
 
@@ -89,21 +110,29 @@ def toolset(
         backend: what answers in the API's place.
         user: who is asked for details; None leaves ``getDetails`` out.
         now: gives the date; None leaves ``getCurrentDateTime`` out.
+        retrieval: whether answers that are too long are put into files, which ``retrievalDataFromFile`` reads.
+        reader: the model that reads them; without one, the pieces that share a query's words are given.
     """
     talks = Talks(backend)
     tools = [] if user is None else [user_tool(user)]
     limits = Limits(retries=3, timeout=120.0)
-    tools += [
-        Tool(one.spec, _Function(backend, one.name), limits=limits, state=talks) for one in backend.api.operations
-    ]
+    for one in backend.api.operations:
+        tools.append(Tool(one.spec, _Function(backend, one.name, retrieval), limits=limits, state=talks))
+    if retrieval:
+        tools.append(Tool(SPEC, _Retrieval(reader), limits=limits, state=talks))
     return tools if now is None else [*tools, date_tool(now)]
 
 
-def api_executor(
-    backend: Backend, user: ScriptedUser | ModelUser | None = None, *, now: Callable[[], datetime] | None = None
-) -> Executor:
-    """Runs the calls to one API as the corpus does: values are coerced to their types, observations are cut."""
-    return Executor(Catalog(toolset(backend, user, now=now)), timeout=120.0, max_chars=MAX_CHARS, coerce=True)
+def api_executor(backend: Backend, user: ScriptedUser | ModelUser | None = None, **options: Any) -> Executor:
+    """Runs the calls to one API as the corpus does: values are coerced to their types, observations are cut.
+
+    Args:
+        backend: what answers in the API's place.
+        user: who is asked for details.
+        options: those of ``toolset``.
+    """
+    tools = toolset(backend, user, **options)
+    return Executor(Catalog(tools), timeout=120.0, max_chars=MAX_CHARS, coerce=True)
 
 
 def user_tool(user: ScriptedUser | ModelUser) -> Tool:

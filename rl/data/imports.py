@@ -81,7 +81,8 @@ def import_rows(path: Path, format: str, *, skip_bad_rows: bool = False) -> Impo
         total = len(imported.rows) + len(imported.rejected)
         usable(imported.rejected, total, path, "leave them out with --skip-bad-rows")
     if not imported.rows:
-        raise DataError(f"{path} has no row that can be used as {format}")
+        why = f": {'; '.join(imported.rejected[:3])}" if imported.rejected else ""
+        raise DataError(f"{path} has no row that can be used as {format}{why}")
     return imported
 
 

@@ -59,6 +59,8 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
             os.replace(fresh, path)
         finally:
             fresh.unlink(missing_ok=True)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path} cannot hold half of a surrogate pair: {error}") from error
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
 

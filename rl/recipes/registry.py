@@ -13,6 +13,7 @@ _CLUSTER = {"trice": ("rl.recipes.trice", "TriceConfig")}
 _ALONE = {
     "toolkengpt": ("rl.recipes.toolkengpt", "ToolkenGptConfig"),
     "toolgen": ("rl.recipes.toolgen", "ToolGenConfig"),
+    "toolalpaca": ("rl.recipes.toolalpaca", "ToolAlpacaConfig"),
 }
 """Recipes that are trained in one process: their module's ``train`` takes the config, the run and the progress."""
 

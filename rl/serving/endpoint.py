@@ -75,7 +75,8 @@ class EndpointPolicy:
             PromptTooLongError: the endpoint says that it cannot read so much.
             PolicyUnavailableError: no usable reply after all tries, the budget is spent, or the request was refused.
         """
-        if request.sampling.logit_bias or request.constraint is not None or request.adapter:
+        tokens = request.stop_ids or request.sampling.logit_bias or request.sampling.top_logprobs
+        if tokens or request.constraint is not None or request.adapter:
             raise PolicyUnavailableError(f"{self.name} is behind an endpoint: it takes no tokens, biases or adapters")
         try:
             return await (self._with_tools(request) if self.mode == "tools" else self._with_text(request))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from executors.errors import ConfigError
 from rl.models.lora import adapter_names
 from rl.models.pieces import Pieces, fingerprint
 from rl.serving.adapters import Adapters
@@ -63,8 +64,11 @@ class TransformersPolicy:
             max_read: tokens of prompts and observations that one step reads, so that running replies go on meanwhile.
 
         Raises:
-            ConfigError: the model is not a causal language model.
+            ConfigError: the model is not a causal language model, or a bound lets nothing through.
         """
+        for bound, value in (("max_rows", max_rows), ("max_cached_tokens", max_cached_tokens), ("max_read", max_read)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{bound} of {name} must be 1 or more, got {value}")
         self.name = name
         self.version = version
         self.model = model.eval()

@@ -62,8 +62,10 @@ class VllmPolicy:
             PromptTooLongError: the episode fills the model's context.
             PolicyUnavailableError: the engine failed, or the request asks for what this policy cannot do.
         """
-        if request.constraint is not None or request.adapter:
-            raise PolicyUnavailableError(f"{self.name} runs in vLLM here, without constraints and adapters")
+        if request.constraint is not None or request.adapter or request.sampling.top_logprobs:
+            raise PolicyUnavailableError(
+                f"{self.name} runs in vLLM here, without constraints, adapters and the likeliest tokens"
+            )
         forced = self._encode(request.prefix)
         ids = [token for part in request.segments for token in self._ids(part)] + forced
         limit = int(self.engine.model_config.max_model_len)
@@ -116,7 +118,8 @@ class VllmPolicy:
             text = self._pieces.append(text, ids[:end])
         whole = text.decode(errors="replace")
         stops = [whole.index(stop) + len(stop) for stop in request.stop if stop in whole]
-        finish = "length" if written.finish_reason == "length" else "stop" if stops else "end"
+        stopped = stops or (ids and ids[-1] in request.stop_ids)
+        finish = "length" if written.finish_reason == "length" else "stop" if stopped else "end"
         return Completion(
             text=whole[: min(stops)] if stops else whole,
             finish=finish,

@@ -64,9 +64,11 @@ async def test_a_copied_example_is_not_taken():
 
 
 async def test_a_model_that_never_writes_one_is_given_up_with_the_reason():
-    with endpoint(INTRODUCTION, FUNCTIONS, '{"openapi": "3.0.0", "paths": {}}') as fake:
-        with pytest.raises(TransientError, match="no usable document in 2 attempts: .*names no operation"):
-            await writer(fake, attempts=2).write(CATS)
+    with (
+        endpoint(INTRODUCTION, FUNCTIONS, '{"openapi": "3.0.0", "paths": {}}') as fake,
+        pytest.raises(TransientError, match=r"no usable document in 2 attempts: .*names no operation"),
+    ):
+        await writer(fake, attempts=2).write(CATS)
     assert len(fake.asked) == 4
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from executors.errors import ConfigError
 from rl.serving.engine import TransformersPolicy
 from rl.serving.prompts import Prompt, Prompts
 from rollouts.policy import PolicyUnavailableError, PromptTooLongError, Request
@@ -166,6 +168,13 @@ async def test_prompt_longer_than_all_that_may_be_kept_is_refused(model, tokeniz
     reply = await policy.complete(request("7" * 60, max_tokens=10_000))
     assert reply.finish == "length"
     assert list(reply.token_ids) == greedy(model, tokenizer.encode("7" * 60), len(reply.token_ids), 2)
+
+
+@pytest.mark.parametrize("bound", ["max_rows", "max_cached_tokens", "max_read"])
+def test_bound_that_lets_nothing_through_is_refused(model, tokenizer, bound):
+    bounds: dict[str, Any] = {bound: 0}
+    with pytest.raises(ConfigError, match=f"{bound} of tiny must be 1 or more, got 0"):
+        TransformersPolicy("tiny", model, tokenizer, **bounds)
 
 
 async def test_prompt_with_nothing_in_it_is_refused(model, tokenizer):

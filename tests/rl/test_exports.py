@@ -517,6 +517,18 @@ def test_what_json_cannot_say_stops_the_export_and_leaves_the_old_file(tmp_path)
     assert [found.name for found in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_half_a_surrogate_pair_stops_the_export_with_a_data_error(tmp_path, suffix):
+    (made,) = records(1)
+    best = made.group.candidates[0]
+    half = replace(best.episode, turns=(Turn(Completion(text="half \ud800")),))
+    broken = replace(made, group=replace(made.group, candidates=(replace(best, episode=half),)))
+    for format, options in (("rrhf", ExportOptions()), ("prompt_completion", ExportOptions(text=True))):
+        with pytest.raises(DataError, match="surrogate"):
+            export([broken], INLINE, format, tmp_path / f"rows{suffix}", options)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_features_let_datasets_read_json_lines_whose_rows_differ_later_on(tmp_path):
     path = tmp_path / "rows.jsonl"
     export(records(), INLINE, "sft", path)

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from executors.errors import ConfigError, DataError
@@ -180,6 +181,8 @@ def test_rows_may_have_fewer_responses_than_others_and_none_counts_as_a_failure(
         ('{"query": "?", "responses": ["a"], "scores": [NaN]}', "its scores are a list of numbers"),
         ({"query": "?", "responses": ["a"], "scores": [True]}, "its scores are a list of numbers"),
         ({"query": "?", "responses": ["a"], "scores": [1], "origin": ["x", "y"]}, "its origin is a list of 1"),
+        ({"query": "?", "responses": ["a"], "scores": [10**400]}, "its scores are a list of numbers"),
+        ({"query": "\ud800", "responses": ["a"], "scores": [1]}, "'utf-8' codec can't encode character"),
     ],
 )
 def test_a_bad_row_is_named_with_what_was_expected(tmp_path, row, reason):
@@ -198,7 +201,7 @@ def test_a_bad_row_is_named_with_what_was_expected(tmp_path, row, reason):
         (b'{"query": "?"\n', ":1: this is not JSON"),
         (b"\n\n[1]\n", ":1: a row is a JSON object, and this is a int"),
         (b'{}\n"text"\n', ":2: a row is a JSON object, and this is a str"),
-        (b"\xff\xfe", "cannot read"),
+        (b"\xff\xfe", ":1: this is not JSON ('utf-8' codec"),
         (b"", "has no row that can be used as rrhf"),
     ],
 )
@@ -208,6 +211,38 @@ def test_a_file_that_is_none_is_a_data_error_with_its_line(tmp_path, content, re
     with pytest.raises(DataError, match=r"rows\.jsonl") as caught:
         import_rows(source, "rrhf", skip_bad_rows=True)
     assert reason in str(caught.value)
+
+
+def test_lines_that_are_no_rows_are_named_and_left_out_where_bad_rows_may_be(tmp_path):
+    source = tmp_path / "rows.jsonl"
+    good = json.dumps(rrhf(0)).encode()
+    source.write_bytes(b"\xef\xbb\xbf" + b"\n".join([good, b"[1]", b'{"query": "\xff"}', good, good[:-9]]))
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: a row is a JSON object, and this is a list"):
+        import_rows(source, "rrhf")
+    found = import_rows(source, "rrhf", skip_bad_rows=True)
+    assert len(found.rows) == 2
+    assert [row.partition(": ")[0] for row in found.rejected] == [f"{source}:{line}" for line in (2, 3, 5)]
+
+
+def test_a_column_of_authors_may_be_empty_in_some_rows(tmp_path):
+    pyarrow.parquet.write_table(
+        pyarrow.Table.from_pylist(
+            [
+                {"query": "?", "responses": ["a", "b"], "scores": [1, 0]},
+                {"query": "?", "responses": ["a"], "scores": [1], "origin": ["me"]},
+            ],
+            schema=pyarrow.schema(
+                {
+                    "query": pyarrow.string(),
+                    "responses": pyarrow.list_(pyarrow.string()),
+                    "scores": pyarrow.list_(pyarrow.int64()),
+                    "origin": pyarrow.list_(pyarrow.string()),
+                }
+            ),
+        ),
+        tmp_path / "rows.parquet",
+    )
+    assert import_rows(tmp_path / "rows.parquet", "rrhf").authors == "response_1 (1), response_2 (1), me (1)"
 
 
 def test_a_missing_file_a_broken_parquet_file_and_an_unknown_format_are_typed_errors(tmp_path):
@@ -379,9 +414,13 @@ def test_api_records_give_their_tools_and_failures_of_their_agents_are_kept(tmp_
     ],
 )
 def test_a_bad_instance_is_named_with_its_place(tmp_path, content, reason):
+    source = layout(tmp_path / "in.json", content)
     with pytest.raises(DataError, match=r"in\.json") as caught:
-        read_instances(layout(tmp_path / "in.json", content))
+        read_instances(source)
     assert reason in str(caught.value)
+    rejected: list[str] = []
+    assert [instance.task.prompt for instance in read_instances(source, rejected)] in ([], [INSTANCE["input"]])
+    assert len(rejected) == 1 and reason in rejected[0]
 
 
 def test_imported_instances_play_again_just_as_they_were(tmp_path):

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,13 +11,14 @@ from executors.errors import DataError
 from executors.openapi.tools import read_openapi
 from executors.simulation.simulated import Simulation
 from executors.tools.get_details import ScriptedUser
+from executors.types import Observation, ToolCall
 from rl.data.segments import Segments, example, read_segments, refusal, segments, write_segments
 from rl.data.toolalpaca import Instance, read_instances, write_instances
 from rl.models.tiny import build_tokenizer
 from rollouts.instances import CorpusFormat, generate
 from rollouts.instructions import planned_instructions
 from rollouts.plans import Planner
-from rollouts.types import Completion, Episode, Turn
+from rollouts.types import Completion, Episode, StopReason, Turn
 from tests.rl.chat_tokenizers import tokenizer_with
 
 FORMAT = CorpusFormat()
@@ -41,7 +43,7 @@ def test_segments_alternate_and_end_with_the_response(played):
         assert row.texts[1].endswith("\nASSISTANT Observation: ")
         assert row.texts[2].startswith(group.episodes[0].observations[0].content)
         assert row.texts[-1].endswith(f"\nASSISTANT Response: {group.episodes[0].answer}")
-        assert "\n\n".join([row.texts[0]]).index(GET_DETAILS) < row.texts[0].index(specs[1].name)
+        assert row.texts[0].index(GET_DETAILS) < row.texts[0].index(specs[1].name)
 
 
 @pytest.mark.parametrize("kind", ["bytes", "qwen3", "llama3"])
@@ -89,9 +91,7 @@ def test_instances_are_written_and_read_without_a_change(played, tmp_path):
     assert [one.episode.calls for one in again] == [group.episodes[0].calls for group in groups]
 
 
-def _episode(turns: int, tool: str = "f", stop="answer"):
-    from executors.types import Observation, ToolCall
-
+def _episode(turns: int, tool: str = "f", stop: StopReason = "answer"):
     call = Turn(Completion(text="x"), (ToolCall(tool, {}),), (Observation("seen"),))
     last = (Turn(Completion(text="\nASSISTANT Response: done")),) if stop == "answer" else ()
     answer = "done" if stop == "answer" else None
@@ -114,8 +114,6 @@ def test_what_is_not_learned_from_is_told_why(episode, why):
 
 
 def test_a_hint_is_cut_from_the_request(played):
-    from dataclasses import replace
-
     groups, specs = played
     hinted = replace(groups[0].task, prompt=f"{groups[0].task.prompt}\nHint: call nothing")
     assert "Hint:" not in segments(hinted, groups[0].episodes[0], specs, FORMAT).text

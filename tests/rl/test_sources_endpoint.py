@@ -22,7 +22,7 @@ from rollouts.formats.chat import ChatFormat
 from rollouts.formats.inline import InlineFormat
 from rollouts.formats.react import ReactFormat
 from rollouts.formats.toolalpaca import ToolAlpacaFormat
-from rollouts.policy import Source
+from rollouts.policy import PolicyUnavailableError, Request, Source
 from rollouts.types import Sampling, Task
 from tests.executors.endpoints import completion, endpoint
 from tests.rollouts.chat_templates import ChatMl, Strict
@@ -267,3 +267,39 @@ def test_the_builder_travels_and_builds_elsewhere():
         episode = asyncio.run(play(task, built, Executor(Catalog([])), InlineFormat()))
     assert (episode.answer, episode.policy) == ("8", "teacher")
     assert "tools" not in fake.asked[0]
+
+
+@pytest.mark.parametrize("arguments", ['{"number": NaN}', '{"number": 1e999}', '{"number": "\\ud800"}'])
+def test_arguments_that_no_log_can_hold_are_a_malformed_call_that_the_teacher_may_correct(arguments):
+    with endpoint({"content": None, "tool_calls": [wire_call(arguments=arguments)]}, "8") as fake:
+        episode = attempt(policy(fake.url, ReactFormat()))
+    (call,) = episode.calls
+    assert isinstance(call, MalformedCall) and call.error.startswith("the arguments of double are not JSON")
+    assert (episode.stop, episode.answer) == ("answer", "8")
+
+
+def test_half_a_surrogate_pair_in_a_reply_is_replaced_and_the_episode_goes_on():
+    answers: list[dict | str] = [{"content": "I double \ud800", "tool_calls": [wire_call()]}, "8\udc00"]
+    escaped = [Response(json.dumps(completion(answer)), media_type="application/json") for answer in answers]
+    with endpoint(*escaped) as fake:
+        episode = attempt(policy(fake.url, InlineFormat()))
+    assert (episode.stop, episode.answer) == ("answer", "8?")
+    assert "I double ?" in [message["content"] for message in fake.asked[1]["messages"]]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"adapter": "a"},
+        {"stop_ids": (1,)},
+        {"sampling": Sampling(logit_bias={1: 1.0})},
+        {"sampling": Sampling(top_logprobs=2)},
+    ],
+)
+def test_what_an_endpoint_cannot_honour_is_refused_before_it_is_asked(asked):
+    with endpoint("8") as fake:
+        with pytest.raises(PolicyUnavailableError, match="takes no tokens, biases or adapters"):
+            asyncio.run(
+                policy(fake.url, InlineFormat()).complete(Request(task=TASK, segments=("?",), session="s", **asked))
+            )
+        assert not fake.asked

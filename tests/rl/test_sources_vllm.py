@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -97,6 +97,18 @@ def test_limits_and_failures_are_typed():
 
     with pytest.raises(PolicyUnavailableError, match="the engine is dead"):
         asyncio.run(VllmPolicy("v", Dead("x"), TOKENIZER).complete(request("What?\n")))
+
+
+@pytest.mark.usefixtures("_vllm")
+def test_a_stop_token_ends_a_reply_and_what_cannot_be_told_is_refused():
+    engine = Engine("Answer: 5")
+    policy = VllmPolicy("v", engine, TOKENIZER)
+    reply = asyncio.run(policy.complete(request("What?\n", stop_ids=(engine.ids[-1],))))
+    assert (reply.text, reply.finish) == ("Answer: 5", "stop")
+    assert engine.asked[0][1].stop_token_ids == [engine.ids[-1]]
+    asked = replace(request("What?\n"), sampling=Sampling(top_logprobs=2))
+    with pytest.raises(PolicyUnavailableError, match="without constraints, adapters and the likeliest tokens"):
+        asyncio.run(policy.complete(asked))
 
 
 def test_without_vllm_the_error_names_the_ways_out(monkeypatch):

@@ -29,6 +29,8 @@ async def test_a_models_requests_are_cleaned_and_those_that_break_rules_are_told
 async def test_what_could_be_had_is_kept_and_nothing_at_all_is_an_error():
     with endpoint("1. Could you find a song by Amara Bauer?") as fake:
         assert len(await asked_instructions(client(fake), RECORD, 5, tries=2)) == 1
-    with endpoint("Tunes.") as fake:
-        with pytest.raises(TransientError, match="no request for Tunes that the rules allow"):
-            await asked_instructions(client(fake), RECORD, 5, tries=2)
+    with (
+        endpoint("Tunes.") as fake,
+        pytest.raises(TransientError, match="no request for Tunes that the rules allow"),
+    ):
+        await asked_instructions(client(fake), RECORD, 5, tries=2)

@@ -7,6 +7,7 @@ import pytest
 from executors.corpus.composition import compose
 from executors.corpus.entries import Entry
 from executors.corpus.toolset import api_executor, date_tool
+from executors.http.client import Answer
 from executors.openapi.tools import read_openapi
 from executors.simulation.simulated import Simulation
 from executors.tools.get_details import ScriptedUser
@@ -34,7 +35,8 @@ async def test_the_script_brings_every_request_to_an_answer_with_the_planned_cal
     for group, one in zip(groups, requests, strict=True):
         episode = group.episodes[0]
         assert episode.stop == "answer"
-        assert [call.tool for call in episode.calls] == [call.tool for call in one.plan.calls]
+        assert one.plan is not None
+        assert [getattr(call, "tool", "") for call in episode.calls] == [call.tool for call in one.plan.calls]
         assert all(observation.ok for observation in episode.observations)
 
 
@@ -45,8 +47,9 @@ async def test_what_was_found_is_what_is_asked_about_next(api, requests):
         if "${" not in str(one.plan.calls[-1].arguments):
             continue
         chained += 1
-        found, used = group.episodes[0].observations[0].content, group.episodes[0].calls[-1].arguments
-        key = next(iter(value for value in used.values() if str(value) in found))
+        found, used = group.episodes[0].observations[0].content, group.episodes[0].calls[-1]
+        assert isinstance(used, ToolCall)
+        key = next(value for value in used.arguments.values() if str(value) in found)
         assert str(key) in str(result_of(found))
     assert chained
 
@@ -114,6 +117,46 @@ async def test_missing_and_mistyped_inputs_are_told_in_the_words_of_the_corpus()
     needed = {other: "1" for other in chosen.parameters.get("required", ()) if other != name}
     seen = await executor.arun(ToolCall(chosen.name, {**needed, name: "nonsense"}))
     assert f'Parameter type error: "{name}", expected one of' in seen.content
+
+
+class Wordy:
+    """A backend with one very long answer."""
+
+    def __init__(self, api):
+        self.api = api
+
+    def open(self, scene):
+        return None
+
+    def answer(self, world, name, arguments, /):
+        cities = [{"city": f"Town {number}", "mayor": f"Mayor {number}"} for number in range(300)]
+        return Answer(status=200, text=json.dumps([*cities, {"city": "Lisbon", "mayor": "Kavya Ito"}]))
+
+
+async def test_an_answer_that_is_too_long_is_put_into_a_file_and_read_there(api):
+    session = api_executor(Wordy(api), retrieval=True).open(Scene("e", 0, {}))
+    free = next(one for one in api.operations if not one.parameters.get("required"))
+    seen = await session.arun(ToolCall(free.name, {}))
+    assert "in the file retrieval_1.txt" in seen.content and len(seen.content) <= 3000
+    read = ToolCall("retrievalDataFromFile", {"file_path": "retrieval_1.txt", "query": "the mayor of Lisbon"})
+    assert "Kavya Ito" in (await session.arun(read)).content
+    read = ToolCall("retrievalDataFromFile", {"file_path": "/etc/passwd", "query": "root"})
+    seen = await session.arun(read)
+    assert seen.status == "bad_call" and "there are: retrieval_1.txt" in seen.content
+    await session.aclose()
+
+
+async def test_a_model_may_read_the_file(api):
+    async def reader(messages, **options):
+        assert "Kavya Ito" in messages[-1]["content"] and "The question: who?" in messages[-1]["content"]
+        return " Kavya Ito. "
+
+    session = api_executor(Wordy(api), retrieval=True, reader=reader).open(Scene("e", 0, {}))
+    free = next(one for one in api.operations if not one.parameters.get("required"))
+    await session.arun(ToolCall(free.name, {}))
+    read = ToolCall("retrievalDataFromFile", {"file_path": "retrieval_1.txt", "query": "who?"})
+    assert (await session.arun(read)).content == "Kavya Ito."
+    await session.aclose()
 
 
 async def test_the_date_is_told_to_the_second():

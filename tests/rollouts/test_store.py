@@ -13,7 +13,7 @@ import pytest
 
 from executors.types import MalformedCall, Observation, ToolCall
 from rollouts.archive import compact, segments
-from rollouts.store import Log, LogBrokenError, LogFullError, LogTakenError, damaged
+from rollouts.store import Log, LogBrokenError, LogFullError, LogTakenError, append_json, damaged
 from rollouts.types import Completion, Episode, Group, Task, Turn
 
 
@@ -257,3 +257,12 @@ def test_pandas_and_datasets_read_a_log(tmp_path):
     path.rename(tmp_path / "log.00000.jsonl")
     frame = pandas.read_parquet(compact(tmp_path / "log.00000.jsonl"))
     assert [json.loads(task)["id"] for task in frame["task"]] == ["t1", "t2"]
+
+
+def test_a_line_of_metrics_stays_apart_from_one_that_a_crash_cut(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    append_json(path, {"step": 0})
+    path.write_bytes(path.read_bytes() + b'{"step"')
+    append_json(path, {"step": 1})
+    append_json(path, {"step": 2})
+    assert path.read_text() == '{"step": 0}\n{"step"\n{"step": 1}\n{"step": 2}\n'

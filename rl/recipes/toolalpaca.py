@@ -1,0 +1,344 @@
+"""ToolAlpaca: a corpus of tool use from a list of APIs alone (Tang et al., 2023), learned, measured, and improved.
+
+APIs are made up from the list's entries, requests are planned from their schemas, and three parties make the attempts:
+an assistant, a user, and a simulation in the API's place. What passes the filter is learned. Then the paper ends. Here
+the policy attempts requests to the APIs that it learned from, is judged by rule, and follows what was judged better.
+
+Every stage leaves files, and what is there is not made again.
+"""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from executors.corpus.entries import choose_entries, read_entries
+from executors.corpus.records import Record, read_records, write_corpus
+from executors.corpus.toolset import toolset
+from executors.openapi.tools import read_openapi
+from executors.simulation.simulated import Simulation
+from executors.tools.get_details import ScriptedUser
+from rewards.types import Candidate, RankedGroup, Reward
+from rl.config import Strict
+from rl.data.corpus import CorpusApi, instance_path, read_corpus_api, write_instances_of
+from rl.data.examples import Encoder, Example
+from rl.data.segments import Segments, example, refusal, segments, write_segments
+from rl.data.tables import write_text, written
+from rl.data.tasks.benchmark import data_folder
+from rl.evaluation.evaluate import summarise, write_summary
+from rl.evaluation.intervals import Ratio
+from rl.evaluation.simulated_apis import Judgement, Request, judge, play_requests, ratios, requests_of
+from rl.learner import checkpoint
+from rl.learner.alone import AloneJob, fit_alone
+from rl.learner.learner import Stage
+from rl.learner.optimiser import OptimiserConfig
+from rl.losses.objective import Objective, Rrhf, Sft
+from rl.models.load import ModelConfig, TinyModel, build_tokenizer_for, build_weights, load_tokenizer
+from rl.progress import Progress
+from rl.run import Run
+from rl.serving.policies import LocalPolicy
+from rollouts.instances import CorpusFormat, generate
+from rollouts.instructions import Style, planned_instructions
+from rollouts.plans import Planner
+from rollouts.policy import Source
+from rollouts.types import Group, Sampling, Task
+
+_FORMAT = CorpusFormat()
+
+
+class CorpusConfig(Strict):
+    """What the corpus is made of."""
+
+    entries: str | None = None
+    """The list of APIs; ToolAlpaca's ``public_apis.json`` below ``$APPRENTICE_DATA`` by default."""
+    apis: int = Field(default=50, gt=0)
+    """Learned from."""
+    held_out: int = Field(default=10, gt=0)
+    """APIs that nothing is learned from, to measure on."""
+    instances: int = Field(default=500, gt=0)
+    """Attempts over all APIs that are learned from."""
+    test_requests: int = Field(default=10, gt=0)
+    """To each held-out API."""
+    style: Style = "short"
+    at_once: int = Field(default=32, gt=0)
+    """Attempts under way at the same time."""
+
+
+class LearningConfig(Strict):
+    """How the corpus is learned."""
+
+    steps: int = Field(default=600, gt=0)
+    batch_size: int = Field(default=8, gt=0)
+    objective: Objective = Sft()
+    optimiser: OptimiserConfig = OptimiserConfig()
+
+
+class ImprovementConfig(Strict):
+    """How the policy is improved by what the rule says of its own attempts at requests it learned from."""
+
+    rounds: int = Field(default=2, gt=0)
+    requests: int = Field(default=32, gt=0)
+    """Of each round."""
+    attempts: int = Field(default=4, gt=1)
+    """At each request."""
+    temperature: float = Field(default=0.8, gt=0)
+    steps: int = Field(default=40, gt=0)
+    """Of each round."""
+    batch_size: int = Field(default=8, gt=0)
+    objective: Objective = Rrhf()
+    optimiser: OptimiserConfig = OptimiserConfig(kind="adamw", lr=3e-4)
+
+
+class ToolAlpacaConfig(Strict):
+    """A ToolAlpaca run."""
+
+    recipe: Literal["toolalpaca"] = "toolalpaca"
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Of the run; its folder is ``storage/name`` unless ``--run-dir`` says otherwise."""
+    seed: int = Field(default=0, ge=0)
+    storage: str = "runs"
+    corpus: CorpusConfig = CorpusConfig()
+    model: ModelConfig = TinyModel(vocab_size=2048, max_length=1024)
+    learning: LearningConfig = LearningConfig()
+    improvement: ImprovementConfig | None = None
+    """None ends where the paper does."""
+    max_turns: int = Field(default=6, gt=0)
+    max_tokens: int = Field(default=160, gt=0)
+    """Of one reply."""
+
+    @model_validator(mode="after")
+    def _enough(self) -> "ToolAlpacaConfig":
+        if self.corpus.instances < self.corpus.apis:
+            raise ValueError(f"corpus.instances: {self.corpus.instances} are fewer than corpus.apis {self.corpus.apis}")
+        return self
+
+
+def train(config: ToolAlpacaConfig, run: Run, progress: Progress) -> dict[str, Any]:
+    """Make a corpus, learn it, and measure the policy on APIs that are not in it, before and after.
+
+    Returns:
+        The summary that ``evaluation/summary.json`` holds.
+    """
+    torch.set_num_threads(1)
+    with progress.stage(f"1. Corpus: {config.corpus.apis} APIs and {config.corpus.held_out} held out"):
+        learned_from, held_out = _construct(config, run)
+        corpus, costs = _instances(config, learned_from, run)
+        examples, left_out = _learned(config, corpus, run)
+    progress.line(
+        f"{sum(len(one.instances) for one in corpus)} instances, {len(examples)} learned, left out: {left_out}"
+    )
+    requests = [one for api in held_out for one in _requests(config, api, config.corpus.test_requests, config.seed)]
+    states: dict[str, dict[str, Ratio]] = {}
+    start = run.folder("checkpoints") / "step-0"
+    with progress.stage(f"2. {len(requests)} held-out requests, before"):
+        states["base"] = _measured(config, "base", start, requests, run)
+    with progress.stage(f"3. Learn: {config.learning.steps} steps"):
+        path, spent = _fit(config, start, examples, run)
+    with progress.stage("4. Held-out requests, after"):
+        states["start"] = _measured(config, "start", path, requests, run)
+    if config.improvement is not None:
+        with progress.stage(f"5. Improve: {config.improvement.rounds} rounds"):
+            for round in range(config.improvement.rounds):
+                path = _improved(config, config.improvement, path, corpus, round, run, progress)
+        states["final"] = _measured(config, "final", path, requests, run)
+    else:
+        states["final"] = states["start"]
+    link = run.folder("checkpoints") / f"{path.parent.name}-{path.name}"
+    if not link.exists():
+        link.symlink_to(path.resolve())
+    run.point_best(link)
+    extra = {"seed": config.seed, "left_out": left_out, "learned": len(examples), "fit_cpu_seconds": spent} | costs
+    summary = summarise(states, len(requests), extra)
+    write_summary(run, summary)
+    return summary
+
+
+def _construct(config: ToolAlpacaConfig, run: Run) -> tuple[list[Record], list[Record]]:
+    """The APIs that are learned from, and those that are held out."""
+    wanted = config.corpus
+    path = run.folder("corpus") / "apis.json"
+    if not path.exists():
+        source = Path(wanted.entries) if wanted.entries else data_folder("toolalpaca") / "public_apis.json"
+        entries = choose_entries(read_entries(source), wanted.apis + wanted.held_out, config.seed)
+        write_text(path, written(list(write_corpus(entries, config.seed))))
+    records = read_records(path)
+    return records[: wanted.apis], records[wanted.apis :]
+
+
+def _instances(
+    config: ToolAlpacaConfig, records: Sequence[Record], run: Run
+) -> tuple[list[CorpusApi], dict[str, float]]:
+    """Requests and attempts, kept in a file for each API as soon as they are made."""
+    folder = run.folder("corpus") / "instances"
+    share, rest = divmod(config.corpus.instances, len(records))
+    paths = [instance_path(folder, number, str(one["Name"])) for number, one in enumerate(records)]
+    began, made = time.process_time(), 0
+    for number, (path, one) in enumerate(zip(paths, records, strict=True)):
+        if path.exists():
+            continue
+        api = read_openapi(one["Documentation"])
+        planner = Planner(str(one["Name"]), api.operations, config.seed)
+        asked = planned_instructions(str(one["Name"]), planner, share + (number < rest), style=config.corpus.style)
+        groups = asyncio.run(
+            generate(str(one["Name"]), asked, Simulation(api), seed=config.seed, at_once=config.corpus.at_once)
+        )
+        write_instances_of(path, one, asked, groups)
+        made += len(groups)
+    spent = time.process_time() - began
+    costs = {"instances_per_cpu_second": round(made / spent, 1)} if made else {}
+    return [read_corpus_api(path) for path in paths], costs
+
+
+def _learned(config: ToolAlpacaConfig, corpus: Sequence[CorpusApi], run: Run) -> tuple[list[Example], dict[str, int]]:
+    """What passes the filter, as tokens; the tokenizer and the first weights are made on the way."""
+    left_out: Counter[str] = Counter()
+    rows: dict[str, Segments] = {}
+    for api in corpus:
+        specs = [tool.spec for tool in toolset(Simulation(api.api), ScriptedUser())]
+        for instance in api.instances:
+            if reason := refusal(instance.episode):
+                left_out[reason] += 1
+                continue
+            rows[instance.task.id] = segments(instance.task, instance.episode, specs, _FORMAT)
+    write_segments(run.folder("corpus") / "train.json", rows.values())
+    folder = run.folder("checkpoints")
+    if not (folder / "step-0" / "config.json").exists():
+        texts = [row.text for row in rows.values()]
+        tokenizer = build_tokenizer_for(config.model, texts, _FORMAT.markers([]))
+        weights = build_weights(config.model, tokenizer, config.seed)
+        checkpoint.begin(folder, weights, tokenizer, adapter=config.model.adapter, seed=config.seed)
+    tokenizer = load_tokenizer(folder / "step-0")
+    examples = [example(id, row, tokenizer) for id, row in rows.items()]
+    kept = [one for one in examples if len(one.prompt) + len(one.rows[0].ids) <= config.model.max_length]
+    if len(kept) < len(examples):
+        left_out[f"longer than {config.model.max_length} tokens"] = len(examples) - len(kept)
+    return kept, dict(left_out)
+
+
+def _requests(config: ToolAlpacaConfig, record: Record, count: int, seed: int) -> list[Request]:
+    """Requests to an API, with what the expected attempts come to in the worlds of a seed."""
+    name, api = str(record["Name"]), read_openapi(record["Documentation"])
+    simulation = Simulation(api)
+    asked = planned_instructions(name, Planner(name, api.operations, config.seed), count, style=config.corpus.style)
+    groups = asyncio.run(generate(name, asked, simulation, seed=seed))
+    required = {one.name: one.parameters.get("required", ()) for one in api.operations}
+    return requests_of(name, simulation, asked, {group.task.id: group for group in groups}, required)
+
+
+def _measured(
+    config: ToolAlpacaConfig, name: str, path: Path, requests: Sequence[Request], run: Run
+) -> dict[str, Ratio]:
+    """The figures of a checkpoint; its verdicts are kept, and not made twice."""
+    kept = run.folder("evaluation") / f"{name}.json"
+    if not kept.exists():
+        judged, groups = _judged(config, path, requests, "measure", temperature=0.0, seed=config.seed)
+        rows = [
+            {
+                "task": group.task.id,
+                "request": group.task.prompt,
+                "answer": group.episodes[0].answer,
+                "text": group.episodes[0].text,
+                **{field: getattr(one, field) for field in Judgement.__dataclass_fields__},
+            }
+            for group, one in zip(groups, judged, strict=True)
+        ]
+        write_text(kept, written(rows))
+    rows = json.loads(kept.read_text(encoding="utf-8"))
+    return ratios([Judgement(**{field: row[field] for field in Judgement.__dataclass_fields__}) for row in rows])
+
+
+def _judged(
+    config: ToolAlpacaConfig, path: Path, requests: Sequence[Request], name: str, *, temperature: float, seed: int
+) -> tuple[list[Judgement], list[Group]]:
+    policy = LocalPolicy("live", str(path))()
+    sampling = Sampling(temperature=temperature, max_tokens=config.max_tokens)
+    source = Source(name=name, policy="live", sampling=sampling)
+    groups = play_requests(requests, policy, _FORMAT, source=source, seed=seed, max_turns=config.max_turns)
+    return [judge(one, group.episodes[0]) for one, group in zip(requests, groups, strict=True)], groups
+
+
+def _fit(config: ToolAlpacaConfig, start: Path, examples: Sequence[Example], run: Run) -> tuple[Path, float]:
+    """Behaviour cloning; what is fitted already is not fitted again."""
+    learning = config.learning
+    stage = Stage(name="learn", objective=learning.objective, optimiser=learning.optimiser, steps=learning.steps)
+    fitted = fit_alone(
+        AloneJob(
+            start=str(start),
+            folder=str(run.folder("checkpoints") / "learn"),
+            examples=tuple(examples),
+            stage=stage,
+            batch_size=learning.batch_size,
+            seed=config.seed,
+        )
+    )
+    run.finish("learn", {"loss": fitted.loss, "cpu_seconds": round(fitted.cpu_seconds, 1), "path": fitted.path})
+    return Path(fitted.path), round(fitted.cpu_seconds, 1)
+
+
+def _improved(
+    config: ToolAlpacaConfig,
+    improvement: ImprovementConfig,
+    path: Path,
+    corpus: Sequence[CorpusApi],
+    round: int,
+    run: Run,
+    progress: Progress,
+) -> Path:
+    """One round: attempt requests to held-in APIs, judge by rule, follow the ranking."""
+    folder = run.folder("checkpoints") / f"improve-{round + 1}"
+    done = folder / f"step-{improvement.steps}"
+    if (done / checkpoint.STATE).exists():
+        return done
+    chosen = [corpus[(round * 8 + place) % len(corpus)] for place in range(min(8, len(corpus)))]
+    tried = [one for api in chosen for one in _ranked(config, improvement, path, api, round)]
+    rewards = [candidate.reward.value for group, _ in tried for candidate in group.candidates]
+    usable = [made for group, made in tried if not group.tied and len(made.rows) > 1]
+    mean = sum(rewards) / max(1, len(rewards))
+    run.log({"stage": "improve", "round": round, "ranked": len(usable), "reward": float(f"{mean:.4f}")})
+    if not usable:
+        progress.line(f"round {round + 1}: no request with attempts of different worth; nothing is learned")
+        return path
+    stage = Stage(
+        name="improve", objective=improvement.objective, optimiser=improvement.optimiser, steps=improvement.steps
+    )
+    fitted = fit_alone(
+        AloneJob(
+            start=str(path),
+            folder=str(folder),
+            examples=tuple(usable),
+            stage=stage,
+            batch_size=improvement.batch_size,
+            seed=config.seed + round,
+        )
+    )
+    return Path(fitted.path)
+
+
+def _ranked(
+    config: ToolAlpacaConfig, improvement: ImprovementConfig, path: Path, api: CorpusApi, round: int
+) -> list[tuple[RankedGroup, Example]]:
+    """The policy's attempts at some requests to one API, best first; each attempt is made in a world of its own."""
+    share = max(1, improvement.requests // 8)
+    specs = {tool.spec.name: tool.spec for tool in toolset(Simulation(api.api), ScriptedUser())}
+    encoder = Encoder(load_tokenizer(path), _FORMAT, specs, max_tokens=config.model.max_length)
+    tried: dict[str, list[Candidate]] = {}
+    tasks: dict[str, Task] = {}
+    for attempt in range(improvement.attempts):
+        seed = config.seed + 1000 * (round + 1) + attempt
+        requests = _requests(config, dict(api.record), share * (round + 1), seed)[-share:]
+        judged, groups = _judged(config, path, requests, "improve", temperature=improvement.temperature, seed=seed)
+        for one, group in zip(judged, groups, strict=True):
+            tasks[group.task.id] = group.task
+            tried.setdefault(group.task.id, []).append(Candidate(group.episodes[0], Reward(one.reward)))
+    ranked = []
+    for id, candidates in tried.items():
+        best_first = sorted(candidates, key=lambda candidate: -candidate.reward.value)
+        group = RankedGroup(tasks[id], tuple(best_first))
+        ranked.append((group, encoder.example(group)))
+    return ranked

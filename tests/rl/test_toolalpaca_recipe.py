@@ -1,0 +1,132 @@
+"""The ToolAlpaca recipe: one small run, resumed; its files; and the rule that judges attempts."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from executors.corpus.composition import compose
+from executors.corpus.entries import Entry
+from executors.errors import ConfigError
+from executors.openapi.tools import read_openapi
+from executors.simulation.simulated import Simulation
+from rl.config import read_yaml, validate
+from rl.data.corpus import read_corpus_api
+from rl.data.segments import read_segments
+from rl.data.toolalpaca import read_instances
+from rl.evaluation.simulated_apis import judge, play_requests, ratios, requests_of
+from rl.progress import Progress
+from rl.recipes.registry import config_class, trained_alone
+from rl.recipes.toolalpaca import ToolAlpacaConfig, train
+from rl.run import Run
+from rollouts.instances import CorpusFormat, ScriptedAssistant, generate
+from rollouts.instructions import planned_instructions
+from rollouts.plans import Planner
+from rollouts.policy import ScriptedPolicy, Source
+
+ENTRIES = [
+    {"Name": f"{name} {number}", "Description": f"All about {name}", "Category": category}
+    for name, category in (("Songs", "Music"), ("Books", "Books"), ("Pets", "Animals"), ("Movies", "Video"))
+    for number in range(3)
+]
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "apis.json").write_text(json.dumps(ENTRIES))
+    return ToolAlpacaConfig.model_validate(
+        {
+            "name": "small",
+            "corpus": {
+                "entries": str(tmp_path / "apis.json"),
+                "apis": 4,
+                "held_out": 2,
+                "instances": 14,
+                "test_requests": 2,
+            },
+            "model": {"kind": "tiny", "width": 16, "heads": 2, "layers": 1, "vocab_size": 400, "max_length": 2048},
+            "learning": {"steps": 2, "batch_size": 2},
+            "improvement": {"rounds": 1, "requests": 4, "attempts": 2, "steps": 1},
+            "max_turns": 2,
+            "max_tokens": 8,
+        }
+    )
+
+
+def test_a_run_makes_a_corpus_learns_it_and_is_measured_and_resumes_from_its_files(tmp_path, config):
+    folder = tmp_path / "run"
+    run = Run.start(folder, config_text="", resolved={}, resume=False)
+    summary = train(config, run, Progress())
+    assert summary["base"]["procedure"]["value"] == 0
+    assert summary["base"]["n"] == 4 and summary["learned"] == 14
+    files = sorted((folder / "corpus" / "instances").iterdir())
+    assert len(files) == 4
+    assert sum(len(read_instances(path)) for path in files) == 14
+    assert len(read_segments(folder / "corpus" / "train.json")) == 14
+    assert (folder / "checkpoints" / "best").resolve().is_dir()
+    one = read_corpus_api(files[0])
+    assert len(one.record["Golden_Answers"]) == len(one.record["Instructions"]) == len(one.instances)
+    before = {path: path.stat().st_mtime_ns for path in [*files, folder / "evaluation" / "start.json"]}
+    again = train(config, Run.start(folder, config_text="", resolved={}, resume=True), Progress())
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert again["start"] == summary["start"] and again["final"] == summary["final"]
+
+
+@pytest.fixture(scope="module")
+def requests():
+    entry = Entry(name="Tunes", description="Songs and albums", category="Music")
+    api = read_openapi(compose(entry, 1))
+    asked = planned_instructions("Tunes", Planner("Tunes", api.operations), 6)
+    groups = asyncio.run(generate("Tunes", asked, Simulation(api)))
+    required = {one.name: one.parameters.get("required", ()) for one in api.operations}
+    made = requests_of("Tunes", Simulation(api), asked, {group.task.id: group for group in groups}, required)
+    return made, {group.task.id: one.plan for group, one in zip(groups, asked, strict=True)}
+
+
+def played(requests, policy):
+    groups = play_requests(requests, policy, CorpusFormat(), source=Source(name="s", policy="p"), seed=0)
+    return [judge(one, group.episodes[0]) for one, group in zip(requests, groups, strict=True)]
+
+
+def test_the_expected_attempts_are_right_in_every_way(requests):
+    made, plans = requests
+    judged = played(made, ScriptedAssistant(plans, CorpusFormat()))
+    assert all(one.overall and one.function and one.calls == one.good_calls for one in judged)
+    assert {name: sum(ratio.parts) for name, ratio in ratios(judged).items() if name != "good_calls"} == {
+        "procedure": 6,
+        "response": 6,
+        "overall": 6,
+        "answered": 6,
+        "first_function": 6,
+    }
+
+
+def test_an_answer_without_calls_and_a_wrong_call_are_wrong(requests):
+    made, _ = requests
+    for one in played(made, ScriptedPolicy("p", lambda task: [" Sure.\nASSISTANT Response: It is done."])):
+        assert one.answered and not one.procedure and not one.response
+    call = " Hm.\nASSISTANT Action: nothing\nASSISTANT Action Input: {}\nASSISTANT Observation:"
+    for one in played(made, ScriptedPolicy("p", lambda task: [call, " Well.\nASSISTANT Response: It is done."])):
+        assert one.calls == 1 and one.good_calls == 0 and not one.function and not one.overall
+
+
+def test_a_right_attempt_is_worth_more_than_any_wrong_one(requests):
+    made, plans = requests
+    right = played(made, ScriptedAssistant(plans, CorpusFormat()))
+    wrong = played(made, ScriptedPolicy("p", lambda task: [" Sure.\nASSISTANT Response: It is done."]))
+    assert min(one.reward for one in right) > max(one.reward for one in wrong)
+
+
+@pytest.mark.parametrize("name", ["tiny", "full"])
+def test_the_configs_are_whole_and_the_command_knows_the_recipe(name):
+    content = read_yaml(Path(__file__).parents[2] / "configs" / "toolalpaca" / f"{name}.yaml")
+    recipe = config_class(content["recipe"], name, alone=True)
+    assert isinstance(validate(content, recipe, name), ToolAlpacaConfig)
+    assert trained_alone("toolalpaca") is train
+
+
+def test_fewer_instances_than_apis_are_refused():
+    content = {"recipe": "toolalpaca", "name": "x", "corpus": {"apis": 5, "instances": 4}}
+    with pytest.raises(ConfigError, match=r"4 are fewer than corpus\.apis 5"):
+        validate(content, ToolAlpacaConfig, "x")
