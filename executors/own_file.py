@@ -29,6 +29,8 @@ def load_own_file(path: str | Path) -> ModuleType:
     parts = (file.relative_to(here) if file.is_relative_to(here) else Path(file.name)).with_suffix("").parts
     if not all(part.isidentifier() for part in parts):
         raise ConfigError(f"{path} cannot be imported: {'/'.join(parts)} is no module's name; use letters and _")
+    if parts[0] in sys.stdlib_module_names:
+        raise ConfigError(f"{path} cannot be imported: {parts[0]!r} is a module of Python's own; rename it")
     root = str(here if file.is_relative_to(here) else file.parent)
     _make_importable(root)
     name = ".".join(parts)

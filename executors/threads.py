@@ -217,8 +217,12 @@ class Loop:
     def _begin(self, loop: asyncio.AbstractEventLoop, make: Callable[[], Awaitable[Any]], future: Coming) -> None:
         if future.cancelled():
             return
-        future.begun = True
-        task = loop.create_task(_awaited(make))
+
+        async def begun() -> Outcome:
+            future.begun = True  # not before: what came first may block the loop in between
+            return await _awaited(make)
+
+        task = loop.create_task(begun())
 
         def settle(task: asyncio.Task[Outcome]) -> None:
             _settle(future, Outcome(error=asyncio.CancelledError()) if task.cancelled() else task.result())

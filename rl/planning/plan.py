@@ -48,8 +48,12 @@ def processes(config: RecipeConfig, size: Size) -> list[Processes]:
             memory=_rank(config, size),
         ),
     ]
-    local = 1 + len(config.peers) + sum(isinstance(one, LocalConfig) for one in config.policies.values())
-    engines = sum(isinstance(one, VllmEngineConfig) for one in config.policies.values())
+    here = [one for one in config.policies.values() if isinstance(one, LocalConfig | VllmEngineConfig)]
+    for name, one in config.policies.items():
+        if isinstance(one, LocalConfig | VllmEngineConfig) and one.place is not None:
+            place, held = one.place, _PROCESS + size.parameters * _FLOAT
+            found.append(Processes(name=f"{name}", count=place.workers, cpus=place.cpus, gpus=place.gpus, memory=held))
+    local, engines = 1 + len(config.peers), sum(one.place is None for one in here)
     held = _PROCESS + (local + engines) * size.parameters * _FLOAT
     found.append(Processes(name="rollout worker", count=rollouts.workers, cpus=1, gpus=rollouts.gpus, memory=held))
     if any(isinstance(policy, EndpointConfig | VllmConfig) for policy in config.policies.values()):

@@ -83,6 +83,17 @@ class SourceConfig(Strict):
         return Source(name=self.name, policy=self.policy, count=self.count, sampling=sampling, force=self.force)
 
 
+class Cut(Strict):
+    """When a round goes on without the episodes that take far longer than the others; they are kept and counted."""
+
+    share: float = Field(default=0.9, gt=0, lt=1)
+    """Of the round's groups that must have come before any is cut."""
+    factor: float = Field(default=4.0, gt=1)
+    """A group is cut once it takes this many times as long as the median one."""
+    seconds: float = Field(default=30.0, gt=0)
+    """And at least this long."""
+
+
 class Rollouts(Strict):
     """How tasks are played."""
 
@@ -90,6 +101,10 @@ class Rollouts(Strict):
     """Processes, each with every local policy; one thread each on a CPU."""
     gpus: float = Field(default=0, ge=0)
     """Of each worker."""
+    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Custom resources of Ray that each worker takes, such as ``{rollout_node: 1}``."""
+    cut: Cut | None = None
+    """What becomes of stragglers; all are waited for by default."""
     max_turns: int = Field(default=3, gt=0)
     """Calls of one episode at most."""
     tool_timeout: float = Field(default=10.0, gt=0)
@@ -265,12 +280,13 @@ class RecipeConfig(Strict):
         if isinstance(self.rewards, Recorded):
             self._require_recordings()
         beside = max(len(self.peers), int(self.baselines.continued_cloning_steps > 0))
-        apart = math.ceil(self.executor.cpus)
+        placed = [place for one in self.policies.values() if (place := getattr(one, "place", None)) is not None]
+        apart = math.ceil(self.executor.cpus + sum(place.workers * place.cpus for place in placed))
         if (needed := self.learner.workers + self.rollouts.workers + beside + apart) > self.ray.num_cpus:
             raise ValueError(
                 f"ray.num_cpus: {self.ray.num_cpus} are too few for {self.learner.workers} ranks, "
-                f"{self.rollouts.workers} rollout workers, {beside} fits beside them and executor pools of {apart}; "
-                f"{needed} will do, whatever the machine's cores"
+                f"{self.rollouts.workers} rollout workers, {beside} fits beside them and {apart} for executor pools and "
+                f"placed policies; {needed} will do, whatever the machine's cores"
             )
         return self
 

@@ -49,7 +49,7 @@ from rl.run import Run
 from rl.serving.policies import GoldPolicy, LocalPolicy, RecordedPolicy
 from rl.serving.sources import EndpointConfig, VllmConfig
 from rollouts.formats import Format
-from rollouts.remote import RolloutPool, Workers
+from rollouts.remote import RolloutPool, Stragglers, Workers
 from rollouts.types import Group, Snapshot, Task
 from rollouts.worker import RolloutWorker, WorkerConfig, require_played
 
@@ -94,6 +94,7 @@ class Session:
         )
         self._open.callback(cluster.stop)
         played = config.rollouts.workers * config.rollouts.gpus + config.executor.gpus
+        played += sum(p.workers * p.gpus for one in config.policies.values() if (p := getattr(one, "place", None)))
         require_gpus(config.learner.workers * config.learner.gpu + played)
         if cluster.dashboard:
             self.progress.line(f"Ray dashboard  {cluster.dashboard}")
@@ -184,16 +185,27 @@ class Session:
             policies[name] = RecordedPolicy(name, replies)
         policies.setdefault(GOLD, GoldPolicy(GOLD, self.benchmark.catalog, self.format))
         elsewhere: dict[str, Any] = {}
+        kinds: dict[str, Workers] = {}
+        rollouts = self.config.rollouts
         for name, policy in self.config.policies.items():
-            held = elsewhere if isinstance(policy, EndpointConfig | VllmConfig) else policies
-            held[name] = policy.build(name, self.format, self.benchmark.catalog, gpu=gpu)
-        workers = Workers(
-            config=self._worker_config(policies), count=self.config.rollouts.workers, gpus=self.config.rollouts.gpus
+            place = getattr(policy, "place", None)
+            build = policy.build(name, self.format, self.benchmark.catalog, gpu=place.gpus > 0 if place else gpu)
+            if place is not None:
+                placed = {"cpus": place.cpus, "gpus": place.gpus, "resources": place.resources}
+                kinds[name] = Workers(config=self._worker_config({name: build}), count=place.workers, **placed)
+            else:
+                held = elsewhere if isinstance(policy, EndpointConfig | VllmConfig) else policies
+                held[name] = build
+        kinds["local"] = Workers(
+            config=self._worker_config(policies),
+            count=rollouts.workers,
+            gpus=rollouts.gpus,
+            resources=rollouts.resources,
         )
-        kinds = {"local": workers}
         if elsewhere:  # one process asks all endpoints, so that a budget is the run's
             kinds["endpoints"] = Workers(config=self._worker_config(elsewhere), cpus=0)
-        self._pool = RolloutPool(kinds, timeout=self.config.rollouts.timeout)
+        cut = None if rollouts.cut is None else Stragglers(**rollouts.cut.model_dump())
+        self._pool = RolloutPool(kinds, timeout=rollouts.timeout, stragglers=cut)
         self._open.callback(self._pool.stop)
 
     def measure(self, name: str, path: Path, version: int) -> dict[str, Ratio]:

@@ -19,6 +19,19 @@ from rollouts.formats import Format
 from rollouts.policy import Policy
 
 
+class Placement(Strict):
+    """Workers of a policy's own, where what it needs is; without, every rollout worker holds it."""
+
+    workers: int = Field(default=1, gt=0)
+    """Processes."""
+    cpus: float = Field(default=1, ge=0)
+    """Of each."""
+    gpus: float = Field(default=0, ge=0)
+    """Of each."""
+    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Custom resources of Ray that each takes, such as ``{big_gpu: 1}``."""
+
+
 class _Endpoint(Strict):
     """What is said of an endpoint, whatever serves it."""
 
@@ -109,6 +122,8 @@ class VllmEngineConfig(Strict):
     path: str
     options: dict[str, Any] = {}
     """Of vLLM's ``AsyncEngineArgs``."""
+    place: Placement | None = None
+    """Its own workers."""
 
     def build(self, name: str, format: Format, catalog: Catalog, *, gpu: bool = False) -> Callable[[], Policy]:
         """What builds the policy in the process that plays it."""
@@ -125,6 +140,8 @@ class LocalConfig(Strict):
 
     kind: Literal["huggingface"] = "huggingface"
     path: str
+    place: Placement | None = None
+    """Its own workers."""
 
     def build(self, name: str, format: Format, catalog: Catalog, *, gpu: bool = False) -> Callable[[], Policy]:
         """What builds the policy in the process that plays it."""

@@ -53,7 +53,8 @@ class Page:
             time.sleep(0.05)
 
     def click(self, selector: str) -> None:
-        """Press and let go of the mouse's button over the middle of an element."""
+        """Press and let go of the mouse's button over the middle of an element, once the page is whole."""
+        self.wait("document.readyState === 'complete'")
         box = self.value(
             f"(() => {{const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
             "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]})()"
@@ -62,7 +63,8 @@ class Page:
             self._send("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
 
     def press(self, key: str) -> None:
-        """Type one key."""
+        """Type one key, once the page is whole."""
+        self.wait("document.readyState === 'complete'")
         for kind in ("keyDown", "keyUp"):
             text = {"text": key} if kind == "keyDown" and len(key) == 1 else {}
             self._send("Input.dispatchKeyEvent", type=kind, key=key, **text)

@@ -53,7 +53,9 @@ def test_pools_are_read_from_a_config_and_contradictions_are_found():
     assert "'a' and 'b' both run 'calculator'; name it in one" in problem(
         content(executor={"pools": {"a": pool, "b": pool}})
     )
-    assert "executor pools of 9; 11 will do" in problem(content(executor={"pools": {"a": pool | {"cpus": 4.5}}}))
+    assert "9 for executor pools and placed policies; 11 will do" in problem(
+        content(executor={"pools": {"a": pool | {"cpus": 4.5}}})
+    )
     assert "unknown key 'executor.pools.a.tool'; did you mean 'tools'?" in problem(
         content(executor={"pools": {"a": {"tool": ["calculator"]}}})
     )

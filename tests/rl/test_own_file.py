@@ -36,11 +36,16 @@ tasks = [{"prompt": f"Twice {n}?", "answer": str(2 * n), "call": {"tool": "doubl
 """
 
 
-@pytest.fixture
-def own(tmp_path, monkeypatch):
-    """Writes a file of a name that no other test has, and gives its path."""
-    monkeypatch.syspath_prepend(str(tmp_path))
+@pytest.fixture(autouse=True)
+def _nothing_stays_importable(monkeypatch):
+    """What a test makes importable is so for that test alone, and for no process that is started later."""
     monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Writes a file of a name that no other test has, and gives its path."""
     written: list[str] = []
 
     def write(text: str) -> Path:
@@ -60,7 +65,6 @@ def load(path: Path, *changes: str) -> TriceConfig:
 
 def test_the_starter_is_a_config_whose_check_finds_nothing_wrong(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", "")
     write_starter(Path("starter_file.py"))
     config = load(Path("starter_file.py"))
     lines = [*check_config(config), *trials(config, prepare(config), colour=False)]
@@ -148,8 +152,13 @@ def test_a_file_that_is_not_there_or_no_module_is_refused(tmp_path):
         load_own_file(odd)
     taken = tmp_path / "json.py"
     taken.write_text("")
-    with pytest.raises(ConfigError, match="rename the file"):
+    with pytest.raises(ConfigError, match="'json' is a module of Python's own; rename it"):
         load_own_file(taken)
+    assert str(tmp_path) not in sys.path
+    imported = tmp_path / "pytest.py"
+    imported.write_text("")
+    with pytest.raises(ConfigError, match="rename the file"):
+        load_own_file(imported)
 
 
 def test_a_reward_is_a_number_or_the_sum_of_its_parts(own):
