@@ -285,8 +285,8 @@ class RecipeConfig(Strict):
         if (needed := self.learner.workers + self.rollouts.workers + beside + apart) > self.ray.num_cpus:
             raise ValueError(
                 f"ray.num_cpus: {self.ray.num_cpus} are too few for {self.learner.workers} ranks, "
-                f"{self.rollouts.workers} rollout workers, {beside} fits beside them and {apart} for executor pools and "
-                f"placed policies; {needed} will do, whatever the machine's cores"
+                f"{self.rollouts.workers} rollout workers, {beside} fits beside them and {apart} for executor pools "
+                f"and placed policies; {needed} will do, whatever the machine's cores"
             )
         return self
 
