@@ -1,12 +1,12 @@
 """The ledger: what became of every attempt, so that each is played, judged and learned from once.
 
 An attempt goes ``issued -> executed -> scored -> trained``. It is issued under a lease: a number that grows each time
-somebody is sent to play it. Whoever comes back with an older lease comes too late, and what they bring is refused, so
-a worker that was taken for dead and was not can do no harm.
+a driver sends somebody to play it. A driver whose lease is older than an attempt's was taken for dead by another: what
+it brings is refused (``superseded``), and it stops. What a worker of the same driver brings twice, the first counts of.
 """
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -79,11 +79,9 @@ class Ledger:
             )
         return lease
 
-    def current(self, attempts: Iterable[Attempt], lease: int) -> bool:
-        """Whether a lease still holds for all of these attempts, and none was played before."""
-        ids = [attempt.id for attempt in attempts]
-        rows = self._rows("SELECT state, lease FROM attempts WHERE id IN ({})", ids)
-        return len(rows) == len(ids) and all(state == "issued" and held == lease for state, held in rows)
+    def superseded(self, ids: Sequence[str], lease: int) -> bool:
+        """Whether somebody else was sent to play one of these attempts since: what this lease brings comes too late."""
+        return any(held > lease for _, held in self._rows("SELECT state, lease FROM attempts WHERE id IN ({})", ids))
 
     def advance(self, ids: Sequence[str], to: Literal["executed", "scored"]) -> int:
         """Move attempts on, if they have not come that far; whoever writes the log calls it afterwards.

@@ -15,7 +15,7 @@ from executors.journal import damaged_lines, forget
 from rewards.types import RankedGroup
 from rollouts.ledger import Attempt, Ledger
 from rollouts.policy import Source
-from rollouts.store import Damage, Log, damaged
+from rollouts.store import Damage, Log, LogTakenError, damaged
 from rollouts.types import Episode, Group, Task
 from rollouts.worker import require_played
 
@@ -104,6 +104,7 @@ class Rounds:
 
         Raises:
             TooManyFailuresError: the infrastructure let too few episodes finish.
+            LogTakenError: another driver has taken the run over.
         """
         ranked = self._ranked.pop(round, {})
         left = [task for task in tasks if task.id not in ranked]
@@ -111,8 +112,9 @@ class Rounds:
         self._settle(table.whole(), round, version, judge, ranked)
         failed: list[Group] = []
         for missing, lacking in table.missing():
-            self.ledger.issue(_attempts(round, lacking, missing))
+            lease = self.ledger.issue(_attempts(round, lacking, missing))
             for pieces in play(lacking, missing):
+                self._require_lease(pieces, lease)
                 good = [piece for piece in pieces if not _failed(piece)]
                 failed += [piece for piece in pieces if _failed(piece)]
                 self._write(good, round, version, table)
@@ -135,6 +137,15 @@ class Rounds:
         self._episodes.close()
         self._groups.close()
         self.ledger.close()
+
+    def _require_lease(self, pieces: Sequence[Group], lease: int) -> None:
+        """See that no other driver has taken the run over in the meantime.
+
+        Raises:
+            LogTakenError: one has, and plays these attempts itself.
+        """
+        if self.ledger.superseded([episode.id for piece in pieces for episode in piece.episodes], lease):
+            raise LogTakenError("another process has taken this run over and plays it; what this one brings is refused")
 
     def _write(self, pieces: Sequence[Group], round: int, version: int, table: "_Table") -> None:
         """The episodes log, then the ledger."""

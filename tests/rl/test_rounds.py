@@ -3,9 +3,10 @@ from collections import Counter
 import pytest
 
 from rewards.types import Candidate, RankedGroup, Reward
-from rl.data.rounds import EPISODES, GROUPS, Played, RoundGroup, RoundLog, Rounds
+from rl.data.rounds import EPISODES, GROUPS, LEDGER, Played, RoundGroup, RoundLog, Rounds
+from rollouts.ledger import Attempt, Ledger
 from rollouts.policy import Source
-from rollouts.store import Log
+from rollouts.store import Log, LogTakenError
 from rollouts.types import Episode, Group, Task
 from rollouts.worker import TooManyFailuresError
 
@@ -150,3 +151,30 @@ def test_earlier_rounds_come_back_whole_and_in_order(tmp_path):
     found = list(Rounds(tmp_path, began=2).earlier(2))
     assert [[record.round for record in records] for records in found] == [[0] * 5, [1] * 5]
     assert {record.round for record in RoundLog(tmp_path).last()} == {2}
+
+
+def test_what_a_driver_brings_after_another_has_taken_the_run_over_is_refused(tmp_path):
+    rounds = Rounds(tmp_path)
+
+    class TakenOver(Workers):
+        def __call__(self, tasks, sources):
+            for number, pieces in enumerate(super().__call__(tasks, sources)):
+                if number == 2:  # a second driver resumes the run, while this one was thought to be dead
+                    other = Ledger(tmp_path / LEDGER)
+                    other.issue([_attempt(id) for id in every_id()])
+                    other.close()
+                yield pieces
+
+    with pytest.raises(LogTakenError, match="another process has taken this run over"):
+        complete(rounds, TakenOver())
+    logged = [e.id for played in Log(tmp_path / EPISODES, Played).read() for e in played.group.episodes]
+    assert len(logged) == 4 and len(set(logged)) == 4
+    records = complete(Rounds(tmp_path), Workers())
+    assert len(records) == len(TASKS)
+    logged = Counter(e.id for played in Log(tmp_path / EPISODES, Played).read() for e in played.group.episodes)
+    assert logged == Counter(every_id())
+
+
+def _attempt(id: str) -> Attempt:
+    _, _, task, source, number = id.split("/")
+    return Attempt(round="improve/0", task=task, source=source, number=int(number))

@@ -37,9 +37,10 @@ def test_a_late_comer_with_an_older_lease_is_refused(tmp_path):
     (attempt,) = attempts("t", 1)
     older = ledger.issue([attempt])
     newer = ledger.issue([attempt])
-    assert (ledger.current([attempt], older), ledger.current([attempt], newer)) == (False, True)
+    assert (ledger.superseded([attempt.id], older), ledger.superseded([attempt.id], newer)) == (True, False)
     ledger.advance([attempt.id], "executed")
-    assert not ledger.current([attempt], newer)
+    assert ledger.issue([attempt]) > newer
+    assert not ledger.superseded([attempt.id], newer)  # what is there already is not issued again
 
 
 def test_a_damaged_ledger_is_a_data_error(tmp_path):
