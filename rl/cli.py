@@ -3,6 +3,7 @@
 Heavy modules are imported by the command that needs them, so that ``--help`` answers at once.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -306,6 +307,15 @@ def main() -> None:
     except ApprenticeError as error:
         print(f"error: {_cause(error)}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(
+            f"error: the disk is full ({error.filename or 'no file is named'}); nothing that was told as done is lost: "
+            "free some space, then continue with --resume",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

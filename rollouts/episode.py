@@ -128,6 +128,7 @@ def _request(
         force=None if turns else source.force,
         turns=tuple(turns),
         seed=derive_seed(seed, len(turns)),
+        adapter=source.adapter,
     )
 
 

@@ -122,6 +122,8 @@ class Source:
     count: int = 1
     sampling: Sampling = Sampling()
     force: Force | None = None
+    adapter: str = ""
+    """Which of the policy's adapters writes its replies; empty for the model as it is."""
 
 
 def derive_seed(*parts: object) -> int:

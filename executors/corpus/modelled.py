@@ -45,7 +45,10 @@ _CONTINUE = "You were cut off. Go on exactly where you stopped, without repeatin
 class ChatModel(Protocol):
     """A model that says how its reply ended, as ``EndpointClient`` does."""
 
-    async def chat(self, messages: Sequence[Message], **options: Any) -> Reply: ...
+    @property
+    def chat(self) -> Callable[..., Awaitable[Reply]]:
+        """Answers a chat: ``await chat(messages, **options)``."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -75,12 +75,21 @@ class SourceConfig(Strict):
     top_k: int = Field(default=0, ge=0)
     max_tokens: int = Field(default=48, gt=0)
     """Of one reply."""
+    adapter: str = ""
+    """Which of the policy's ``adapters`` writes; empty for the model as it is."""
 
     def build(self) -> Source:
         sampling = Sampling(
             temperature=self.temperature, top_p=self.top_p, top_k=self.top_k, max_tokens=self.max_tokens
         )
-        return Source(name=self.name, policy=self.policy, count=self.count, sampling=sampling, force=self.force)
+        return Source(
+            name=self.name,
+            policy=self.policy,
+            count=self.count,
+            sampling=sampling,
+            force=self.force,
+            adapter=self.adapter,
+        )
 
 
 class Cut(Strict):
@@ -264,6 +273,7 @@ class RecipeConfig(Strict):
             raise ValueError(f"sources: two are named {repeated[0]!r}; a source's name is its own")
         if not self.sources:
             raise ValueError("sources: there is none; name at least one way of attempting a task")
+        self._require_adapters()
         if taken := sorted(self.peers.keys() & {LIVE, GOLD}):
             raise ValueError(f"peers: {taken[0]!r} is the name of a built-in policy; call the peer otherwise")
         if taken := sorted(self.policies.keys() & {LIVE, GOLD, *self.peers}):
@@ -311,6 +321,16 @@ class RecipeConfig(Strict):
         if self._teacher is not None and self._teacher not in known:
             there = ", ".join(sorted(known))
             raise ValueError(f"cloning.demonstrator.teacher: there is no policy {self._teacher!r}; there are {there}")
+
+    def _require_adapters(self) -> None:
+        """See that every adapter that a source asks for is its policy's. Raises ValueError where one is not."""
+        for source in self.sources:
+            known = getattr(self.policies.get(source.policy), "adapters", {})
+            if source.adapter and source.adapter not in known:
+                raise ValueError(
+                    f"sources: {source.name!r} asks policy {source.policy!r} for its adapter {source.adapter!r}, and it "
+                    f"has {', '.join(known) or 'none'}; name it under policies.{source.policy}.adapters"
+                )
 
     def _require_learnable(self) -> None:
         """See that the strategy can do what the stages ask. Raises ValueError where it cannot."""

@@ -1,7 +1,7 @@
 """How each kind of policy is built; every builder can be sent to another process and builds there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class LocalPolicy:
     version: int = 0
     gpu: bool = False
     """Whether it runs on the process's GPU; else on one core."""
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    """Directories of LoRA adapters in PEFT's format, by the names that sources ask for them by."""
 
     def __call__(self) -> TransformersPolicy:
         path = Path(self.path)
@@ -35,7 +37,10 @@ class LocalPolicy:
             model = model.cuda()
         else:
             torch.set_num_threads(1)
-        return TransformersPolicy(self.name, model, load_tokenizer(path), version=self.version)
+        policy = TransformersPolicy(self.name, model, load_tokenizer(path), version=self.version)
+        for name, folder in self.adapters.items():
+            policy.load_adapter(name, folder)
+        return policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,16 +140,19 @@ class LocalConfig(Strict):
 
     kind: Literal["huggingface"] = "huggingface"
     path: str
+    adapters: dict[str, str] = {}
+    """Directories of LoRA adapters in PEFT's format, by the names that sources ask for them by."""
     place: Placement | None = None
     """Its own workers."""
 
     def build(self, name: str, format: Format, catalog: Catalog, *, gpu: bool = False) -> Callable[[], Policy]:
         """What builds the policy in the process that plays it."""
-        return LocalPolicy(name, self.path, gpu=gpu)
+        return LocalPolicy(name, self.path, gpu=gpu, adapters=self.adapters)
 
     def check(self) -> None:
-        """See that the model is there. Raises DataError."""
-        require_model(Path(self.path))
+        """See that the model and its adapters are there. Raises DataError."""
+        for path in (self.path, *self.adapters.values()):
+            require_model(Path(path))
 
 
 class RandomConfig(Strict):

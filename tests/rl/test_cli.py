@@ -1,5 +1,6 @@
 """What the command says, without training."""
 
+import errno
 import shlex
 from pathlib import Path
 
@@ -45,3 +46,15 @@ def test_runs_that_cannot_be_pooled_are_named(monkeypatch, capsys, tmp_path):
     cli.train(CONFIG, ["evaluation={kind: ranking}"], run_dir=tmp_path / "r", seeds="0,1")
     told = f"such runs are not pooled; each has its own summary: {tmp_path}/r-seed0, {tmp_path}/r-seed1"
     assert capsys.readouterr().out == told + "\n"
+
+
+def test_a_full_disk_is_told_without_a_traceback(monkeypatch, capsys):
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/runs/x/model.safetensors")
+
+    monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 1
+    assert "the disk is full (/runs/x/model.safetensors)" in capsys.readouterr().err

@@ -16,7 +16,8 @@ from executors.types import ToolCall
 from rewards.ranking import WeightedSum
 from rl.config import read_yaml, validate
 from rl.data.examples import Encoder
-from rl.models.load import load_tokenizer
+from rl.models.load import load_model, load_tokenizer
+from rl.models.lora import Adapter, add_adapter
 from rl.models.tiny import build_model, build_tokenizer
 from rl.recipes.session import prepare
 from rl.recipes.trained import check_config
@@ -209,3 +210,33 @@ def test_toolalpacas_variants_have_a_config():
     assert (made.name, made.stop[0]) == ("toolalpaca", "\nObservation:")
     with pytest.raises(ConfigError, match=r"format\.variant"):
         recipe(format={"kind": "toolalpaca", "variant": "test_v3"})
+
+
+def test_sources_of_one_model_may_each_write_with_an_adapter_of_its_own(checkpoint, tmp_path):
+    adapters = {}
+    for seed, name in enumerate(("one", "two"), start=1):
+        model = load_model(checkpoint)
+        add_adapter(model, Adapter(r=2), checkpoint, seed)
+        with torch.no_grad():
+            generator = torch.Generator().manual_seed(seed)
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator))
+        model.save_pretrained(tmp_path / name)
+        adapters[name] = str(tmp_path / name)
+    policy = LocalPolicy("base", str(checkpoint), adapters=adapters)
+    worker = RolloutWorker(
+        WorkerConfig(policies={"base": policy}, executor=lambda: Executor(CATALOG), format=FORMAT, max_turns=1)
+    )
+    sources = [Source(name=name or "plain", policy="base", adapter=name) for name in ("", "one", "two")]
+    groups = asyncio.run(worker.play(TASKS, sources, "r"))
+    for group in groups:
+        assert len({episode.text for episode in group.episodes}) == 3
+        assert all(episode.stop != "failed" for episode in group.episodes)
+
+
+def test_a_source_that_asks_for_an_adapter_that_its_policy_lacks_is_refused():
+    content = read_yaml(ROOT / "configs/trice/tiny.yaml")
+    content["sources"][0]["adapter"] = "one"
+    with pytest.raises(ConfigError, match="asks policy 'live' for its adapter 'one', and it has none"):
+        validate(content, TriceConfig, "test")
