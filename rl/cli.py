@@ -310,11 +310,8 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        print(
-            f"error: the disk is full ({error.filename or 'no file is named'}); nothing that was told as done is lost: "
-            "free some space, then continue with --resume",
-            file=sys.stderr,
-        )
+        told = f"the disk is full ({error.filename or 'no file is named'}); nothing that was told as done is lost"
+        print(f"error: {told}: free some space, then continue with --resume", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -327,9 +327,10 @@ class RecipeConfig(Strict):
         for source in self.sources:
             known = getattr(self.policies.get(source.policy), "adapters", {})
             if source.adapter and source.adapter not in known:
+                there = ", ".join(known) or "none"
                 raise ValueError(
-                    f"sources: {source.name!r} asks policy {source.policy!r} for its adapter {source.adapter!r}, and it "
-                    f"has {', '.join(known) or 'none'}; name it under policies.{source.policy}.adapters"
+                    f"sources: {source.name!r} asks policy {source.policy!r} for its adapter {source.adapter!r}, and "
+                    f"it has {there}; name it under policies.{source.policy}.adapters"
                 )
 
     def _require_learnable(self) -> None:
