@@ -61,12 +61,26 @@ def runs(tmp_path_factory: pytest.TempPathFactory):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("corpus", ["own", "pack"])
-def test_every_hostile_program_comes_to_what_it_must(runs: dict[tuple[str, str], Future], corpus, variant):
+def test_every_hostile_program_comes_to_what_it_must(runs: dict[tuple[str, str], Future], corpus, variant, tmp_path):
+    """A program of which the sandbox says that it failed itself is tried once more, alone: all of this runs at once."""
     if (corpus, variant) not in runs:
         pytest.skip(f"{CORPUS} is not here" if corpus == "pack" else "only root can become nobody")
     verdicts = runs[corpus, variant].result()
     assert len(verdicts) > 50
-    assert [verdict for verdict in verdicts if not verdict["passed"]] == []
+    wrong = [verdict for verdict in verdicts if not verdict["passed"]]
+    if wrong and all(verdict["got"] == "failed" for verdict in wrong):
+        for run in runs.values():
+            run.result()
+        rows = own_programs() if corpus == "own" else list(map(json.loads, CORPUS.read_text().splitlines()))
+        again = {verdict["id"] for verdict in wrong}
+        alone = tmp_path / "again.jsonl"
+        alone.write_text("".join(json.dumps(row) + "\n" for row in rows if row["id"] in again))
+        for folder in (tmp_path.parent, tmp_path):
+            folder.chmod(0o755)
+        judged = fakehost.judge(alone, *VARIANTS[variant], "--wall-s", WALL_S, nobody=variant.endswith("nobody"))
+        assert {verdict["id"] for verdict in judged} == again
+        wrong = [verdict for verdict in judged if not verdict["passed"]]
+    assert wrong == []
 
 
 def test_the_judge_sees_what_a_sandbox_that_does_not_hold_lets_through(tmp_path):
