@@ -76,7 +76,7 @@ def run_stage(session: Session, start: Path, path: Path, max_lag: int) -> dict[s
     settings = LearnerConfig(rank=rank, storage=str(path / "train"), name=path.name)
     learner = RemoteLearner(settings, Start(str(start), 0, 0), bound=2 * improvement.steps_per_round, versions=8)
     learner.snapshot(0)  # its processes are up
-    path.mkdir(parents=True, exist_ok=True)
+    (path / "checkpoints").mkdir(parents=True, exist_ok=True)
     run = Run(path)
     spent, began = session.pool.cpu_seconds(), time.perf_counter()
     improve(
