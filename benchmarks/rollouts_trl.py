@@ -92,6 +92,14 @@ WORKLOADS = (
 )
 
 
+WAYS: dict[str, dict[str, Any]] = {
+    "trl": {},
+    "trl-continuous": {"use_transformers_continuous_batching": True},
+    "trl-static": {"cache_implementation": "static"},
+}
+"""Of generating that ``GRPOTrainer`` offers without another server, as settings of it."""
+
+
 class Archive:
     """The tool, as both call it."""
 
@@ -274,15 +282,15 @@ class Ours:
 
 
 class Trl:
-    """``GRPOTrainer``'s own generation: 32 bits, no checkpointing; its continuous batching is far slower on a CPU."""
+    """``GRPOTrainer``'s own generation: 32 bits, no checkpointing."""
 
-    name = "trl"
-
-    def __init__(self, lesson: Lesson, model: Qwen3ForCausalLM, episodes: int, folder: str) -> None:
-        """Make a trainer that plays so many episodes at once, at most, and writes into a folder."""
+    def __init__(self, lesson: Lesson, model: Qwen3ForCausalLM, episodes: int, folder: str, way: str) -> None:
+        """Make a trainer that plays so many episodes at once, at most, in a way of ``WAYS``, and writes into a folder."""
         from trl import GRPOConfig, GRPOTrainer
 
+        self.name = way
         settings = GRPOConfig(
+            **WAYS[way],
             output_dir=folder,
             use_cpu=True,
             bf16=False,
@@ -359,6 +367,7 @@ def main() -> None:
     parser.add_argument(
         "--policy", type=Path, help="folder that the taught policy is kept in, and read from if it is there"
     )
+    parser.add_argument("--ways", default="trl", help=f"that TRL generates in: {', '.join(WAYS)}, with commas")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     lesson = Lesson()
@@ -372,26 +381,33 @@ def main() -> None:
     walls: dict[str, list[list[float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         largest = max(workload.groups for workload in chosen) * SIBLINGS
-        players = (Ours(lesson, model), Trl(lesson, model, largest, folder))
+        theirs = [Trl(lesson, model, largest, folder, way) for way in arguments.ways.split(",")]
+        players = (Ours(lesson, model), *theirs)
         for workload in chosen:
-            ours, theirs = measure(players, lesson, workload, arguments.repetitions)
-            walls[workload.name] = [[result.wall for result in results] for results in (ours, theirs)]
-            report(workload, ours, theirs, walls)
+            played = measure(players, lesson, workload, arguments.repetitions)
+            walls[workload.name] = [[result.wall for result in results] for results in played]
+            report(workload, [player.name for player in players], played, walls)
 
 
 def report(
-    workload: Workload, ours: Sequence[Played], theirs: Sequence[Played], walls: dict[str, list[list[float]]]
+    workload: Workload,
+    names: Sequence[str],
+    played: Sequence[Sequence[Played]],
+    walls: dict[str, list[list[float]]],
 ) -> None:
     """Print a workload's figures; for one with a slow tool, how long it was waited for."""
     print(workload.name)
-    for name, results in (("ours", ours), ("trl", theirs)):
-        print(f"  {name:4} tokens a CPU-second {spread([result.rate for result in results])}")
-        print(f"  {name:4} wall seconds        {spread([result.wall for result in results])}")
-    print(f"  ours / trl, tokens a CPU-second {spread([a.rate / b.rate for a, b in zip(ours, theirs, strict=True)])}")
-    print(f"  trl / ours, wall                {spread([b.wall / a.wall for a, b in zip(ours, theirs, strict=True)])}")
+    for name, results in zip(names, played, strict=True):
+        print(f"  {name}, tokens a CPU-second {spread([result.rate for result in results])}")
+        print(f"  {name}, wall seconds {spread([result.wall for result in results])}")
+    ours = played[0]
+    for name, theirs in zip(names[1:], played[1:], strict=True):
+        pairs = list(zip(ours, theirs, strict=True))
+        print(f"  ours / {name}, tokens a CPU-second {spread([a.rate / b.rate for a, b in pairs])}")
+        print(f"  {name} / ours, wall {spread([b.wall / a.wall for a, b in pairs])}")
     if workload.wait and (without := walls.get(workload.name.replace("wait", "turns"))):
-        for name, some, less in zip(("ours", "trl"), walls[workload.name], without, strict=True):
-            print(f"  {name:4} waited, seconds     {spread([wall - statistics.median(less) for wall in some])}")
+        for name, some, less in zip(names, walls[workload.name], without, strict=True):
+            print(f"  {name}, waited, seconds {spread([wall - statistics.median(less) for wall in some])}")
     print(flush=True)
 
 
