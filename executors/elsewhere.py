@@ -65,6 +65,7 @@ class Elsewhere:
     crew: str
     stateful: bool
     eager: bool
+    judges: bool = False
 
     async def __call__(self, /, **arguments: Any) -> str:
         raise TransientError(f"it runs in executor pool {self.crew!r}, and this process knows none")
@@ -97,7 +98,8 @@ def placed(catalog: Catalog, crews: Sequence[Crew]) -> Catalog:
 def _placed(tool: Tool, crew: str) -> Tool:
     if isinstance(tool.function, Elsewhere):
         return tool
-    function = Elsewhere(crew, tool.state is not None, bool(getattr(tool.state, "eager", False)))
+    eager, judges = (bool(getattr(tool.state, trait, False)) for trait in ("eager", "judges"))
+    function = Elsewhere(crew, tool.state is not None, eager, judges)
     return Tool(tool.spec, function, limits=dataclasses.replace(tool.limits, concurrency=None, per_second=None))
 
 
@@ -133,6 +135,12 @@ class RemoteExecutor(Executor):
         """What makes the states that are opened before the first call; for those elsewhere, the crew."""
         placed = [(tool.name, tool.function) for tool in self.catalog if isinstance(tool.function, Elsewhere)]
         return super().eager | {name: self.crews[there.crew] for name, there in placed if there.eager}
+
+    @functools.cached_property
+    def judged(self) -> bool:
+        """See ``Executor.judged``; wherever the environments are."""
+        placed = [tool.function for tool in self.catalog if isinstance(tool.function, Elsewhere)]
+        return super().judged or any(there.judges for there in placed)
 
     def answered(self, scene: Scene, step: Step) -> Observation | None:
         """What a worker wrote down of a call before it died, if it did."""

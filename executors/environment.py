@@ -49,6 +49,8 @@ class Environments:
     """Whether making, resetting or closing it has to be awaited."""
     eager: bool = True
     """It is opened before the first call, because what ``reset`` says belongs to the prompt."""
+    judges: bool = False
+    """Whether its ``get_reward`` says what an episode is worth."""
 
     def open(self, scene: Scene) -> Any:
         """An ``EnvironmentState``, or a coroutine of one.
@@ -122,7 +124,8 @@ def environment_tools(factory: Callable[[], Any], *, name: str | None = None, li
         raise ConfigError(f"{kind.__name__} has no reset method; an environment's reset makes it ready for an episode")
     hooks = {"reset", "get_reward"} | ({"close"} if _closes(kind) else set())
     awaited = (factory, methods["reset"], methods.get("close"))
-    state = Environments(factory, kind.__name__, any(map(inspect.iscoroutinefunction, awaited)))
+    is_async = any(map(inspect.iscoroutinefunction, awaited))
+    state = Environments(factory, kind.__name__, is_async, judges="get_reward" in methods)
     tools = []
     for method, function in methods.items():
         if method in hooks or method.startswith("_"):

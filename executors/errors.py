@@ -10,7 +10,8 @@
     │   └── TransientError                 retried where the tool allows it, then status unavailable
     └── others                      1  each beside what raises it: a budget that is spent (``budget``), an endpoint that
                                        refuses a request (``endpoint``), an address that is taken (``listening``), no
-                                       sandbox that holds (``sandbox.types``), processes that are gone (``remote``)
+                                       sandbox that holds (``sandbox.types``), processes that are gone (``remote``):
+                                       a run tells these by their cause, with codes 4 to 7 (``rl.failure``)
 
 Anything else that escapes is a bug. Every error carries one string, so it survives pickling between processes.
 """

@@ -89,6 +89,11 @@ class Executor:
         """What makes the states that are opened before the first call, by the names of the tools that share them."""
         return {tool.name: tool.state for tool in self.catalog if tool.state and getattr(tool.state, "eager", False)}
 
+    @functools.cached_property
+    def judged(self) -> bool:
+        """Whether any of the tools' environments says what an episode is worth; see ``Session.reward``."""
+        return any(getattr(tool.state, "judges", False) for tool in self.catalog)
+
     def open(self, scene: Scene, tools: str | Sequence[str] = "auto") -> Session:
         """Begin an episode.
 

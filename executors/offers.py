@@ -174,6 +174,39 @@ class PythonOffer(_Offer):
         return [python_tool(SandboxConfig(**given), lasting=self.lasting)]
 
 
+class GymnasiumOffer(_Offer):
+    """A Gymnasium environment, acted in step by step."""
+
+    id: str
+    """As it is registered, such as ``FrozenLake-v1``."""
+    actions: tuple[str, ...] = ()
+    """Names of discrete actions, in their order."""
+    options: dict[str, Any] = {}
+    """For ``gymnasium.make``."""
+    description: str = ""
+    name: str = "step"
+
+    def tools(self) -> Iterable[Tool]:
+        from executors.gymnasium import gymnasium_tools
+
+        given = {"actions": self.actions, "options": self.options, "description": self.description}
+        return gymnasium_tools(self.id, name=self.name, **given)
+
+
+class OpenEnvOffer(_Offer):
+    """An environment behind an OpenEnv server."""
+
+    url: str
+    timeout: float = Field(default=30.0, gt=0)
+    """Seconds for each message."""
+    name: str = "step"
+
+    def tools(self) -> Iterable[Tool]:
+        from executors.openenv import openenv_tools
+
+        return openenv_tools(self.url, name=self.name, timeout=self.timeout)
+
+
 class ForeignOffer(_Offer):
     """Another project's catalog, described only."""
 
@@ -196,6 +229,8 @@ Offer: TypeAlias = (
     | GetDetailsOffer
     | HttpOffer
     | PythonOffer
+    | GymnasiumOffer
+    | OpenEnvOffer
     | ForeignOffer
 )
 
@@ -210,6 +245,8 @@ OFFERS: Mapping[str, type[Offer]] = {
     "get_details": GetDetailsOffer,
     "http": HttpOffer,
     "python": PythonOffer,
+    "gymnasium": GymnasiumOffer,
+    "openenv": OpenEnvOffer,
     **dict.fromkeys(FOREIGN, ForeignOffer),
 }
 """By the name that a config gives them."""

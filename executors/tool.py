@@ -17,6 +17,7 @@ class Stateful(Protocol):
     """Makes what the calls of one episode share: an environment, a jail, a simulated API.
 
     One with a true ``eager`` is opened before the first call, and what its state has as ``opening`` ends the prompt.
+    One with a true ``judges`` is asked at the end what the episode is worth: its state's ``get_reward()``.
     """
 
     def open(self, scene: Scene) -> Any:

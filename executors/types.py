@@ -1,5 +1,7 @@
 """What a policy is told of a tool, what it asks of it, and what comes back."""
 
+import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -80,3 +82,13 @@ class Scene:
     seed: int = 0
     row: Mapping[str, Any] = field(default_factory=dict)
     """What is known of the task, such as its prompt: handed to an environment's ``reset`` by name."""
+
+    @property
+    def task_seed(self) -> int:
+        """The same in all attempts at a task, so that they face the same world: the row's ``seed``, or one that follows
+        from the row; that of the scene where nothing is known of the task."""
+        if not self.row:
+            return self.seed
+        if "seed" in self.row:
+            return int(self.row["seed"])
+        return zlib.crc32(json.dumps(dict(self.row), sort_keys=True, default=str).encode())

@@ -6,9 +6,11 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,8 +18,11 @@ from typing import Any
 
 import ray
 import ray._private.worker as ray_worker
+from ray.exceptions import GetTimeoutError, RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from executors.errors import ApprenticeError, ConfigError
+from rl.storage import Notes
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # more collapse as soon as two processes share the cores
@@ -68,9 +73,21 @@ class Cluster:
 
 def start(*, num_cpus: int, object_store_mib: int = 200, dashboard: bool = False, logs: Path | None = None) -> Cluster:
     """The cluster that ``RAY_ADDRESS`` names, as under ``ray job submit``; else a new one, see ``start_local``."""
-    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
-        return connect(logs=logs)
-    return start_local(num_cpus=num_cpus, object_store_mib=object_store_mib, dashboard=dashboard, logs=logs)
+    with _signals_kept():
+        if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
+            return connect(logs=logs)
+        return start_local(num_cpus=num_cpus, object_store_mib=object_store_mib, dashboard=dashboard, logs=logs)
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Leave SIGTERM to who had it: Ray would end the process on the spot, and with it what a run still has to say."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def start_local(
@@ -165,6 +182,57 @@ def require_gpus(count: float) -> None:
             f"the config asks for {count:g} GPUs and the cluster has {there:g}; set learner.gpu: false and "
             "rollouts.gpus: 0, or join a cluster that has them"
         )
+
+
+def require_storage(folder: str, *, timeout: float = 60.0) -> int:
+    """See that every node of the cluster can write and read a run's folder, before anything is trained.
+
+    On each node a task reads a note of this process's and leaves one of its own, which this process reads.
+
+    Args:
+        folder: a path, or an address that ``pyarrow`` knows.
+        timeout: seconds that a node has to answer.
+
+    Returns:
+        How many nodes there are; where it is this machine alone, nothing is asked.
+
+    Raises:
+        ConfigError: a node cannot, or gives no answer; the message names each of them.
+    """
+    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+    if len(nodes) < 2:
+        return len(nodes)
+    notes, mine = Notes(folder), f"driver-{secrets.token_hex(4)}"
+    wrong = {"this machine": told} if (told := notes.leave(mine, mine)) else {}
+    if not wrong:
+        ask: Any = ray.remote(num_cpus=0, max_retries=0)(Notes.answer)
+        there = {id: NodeAffinitySchedulingStrategy(id, soft=False) for id in nodes}
+        asked = {id: ask.options(scheduling_strategy=on).remote(notes, id, {mine: mine}) for id, on in there.items()}
+        answers = {_node_name(nodes[id]): _answered(one, notes, id, timeout) for id, one in asked.items()}
+        wrong = {name: told for name, told in answers.items() if told}
+        notes.remove()
+    if wrong:
+        told = "\n".join(f"  {name}: {reason}" for name, reason in wrong.items())
+        raise ConfigError(
+            f"{len(wrong)} of the cluster's {len(nodes)} nodes cannot use the run's folder {folder}:\n{told}\n"
+            "mount the same file system there under the same path, or set storage to a folder that all nodes share"
+        )
+    return len(nodes)
+
+
+def _answered(asked: Any, notes: Notes, name: str, timeout: float) -> str:
+    """What is wrong on a node that was asked; nothing where it left its note."""
+    try:
+        return ray.get(asked, timeout=timeout) or notes.read(name, name)
+    except GetTimeoutError:
+        ray.cancel(asked, force=True)
+        return f"it gave no answer within {timeout:g} s"
+    except RayError as error:
+        return f"its task failed ({_first_line(error)}); is Apprentice installed there?"
+
+
+def _node_name(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
 
 
 def prepare_environment() -> None:

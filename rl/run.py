@@ -17,6 +17,8 @@ from typing import Any
 import yaml
 
 from executors.errors import ConfigError, DataError
+from rl.driver import note_driver
+from rl.storage import require_path
 from rollouts.store import append_json
 
 _PACKAGES = ("apprentice", "torch", "ray", "transformers", "trl", "peft", "datasets", "deepspeed", "numpy")
@@ -33,8 +35,10 @@ class Run:
         """Make the folder, or open the one that is to be resumed.
 
         Raises:
-            ConfigError: it exists and is not to be resumed; it does not exist and is; or its config is another.
+            ConfigError: it exists and is not to be resumed; it does not exist and is; its config is another; or it is
+                the address of an object store.
         """
+        require_path(str(path))
         run = cls(path)
         if resume:
             if not run.resolved.is_file():
@@ -46,6 +50,7 @@ class Run:
                     f"{path} was started with another config (they differ in {', '.join(keys)}); "
                     "resume with the same one, or start a run of another name"
                 )
+            note_driver(path)
             return run
         if run.resolved.exists():
             raise ConfigError(f"there is a run at {path} already; --resume continues it, --run-dir names another")
@@ -57,6 +62,7 @@ class Run:
         (path / "config.yaml").write_text(config_text)
         (path / "environment.json").write_text(json.dumps(_environment(), indent=2))
         run.resolved.write_text(yaml.safe_dump(json.loads(json.dumps(resolved)), sort_keys=False))
+        note_driver(path)
         return run
 
     @classmethod

@@ -71,10 +71,15 @@ def serve_mcp(
 
 
 def mcp_app(
-    executor: Executor, *, host: str = "127.0.0.1", name: str = "apprentice", token: str | None = None
+    executor: Executor,
+    *,
+    host: str = "127.0.0.1",
+    name: str = "apprentice",
+    token: str | None = None,
+    path: str = PATH,
 ) -> ASGIApp:
-    """The HTTP server as an ASGI application; see ``serve_mcp``."""
-    app = _server(executor, name, per_process=False).streamable_http_app(streamable_http_path=PATH, host=host)
+    """The HTTP server as an ASGI application that answers at a path; see ``serve_mcp``."""
+    app = _server(executor, name, per_process=False).streamable_http_app(streamable_http_path=path, host=host)
     return app if token is None else _Guard(app, token)
 
 

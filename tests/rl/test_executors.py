@@ -13,7 +13,7 @@ from executors.tools.calculator import calculator
 from executors.types import ToolCall
 from rl.config import validate
 from rl.recipes.executors import ExecutorBuilder
-from rl.recipes.session import prepare
+from rl.recipes.prepared import prepare
 from rl.recipes.trice import TriceConfig
 from tests.rl.test_config import content, problem
 

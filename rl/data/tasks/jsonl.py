@@ -1,6 +1,7 @@
 """A user's own questions: JSON lines with a prompt and an answer."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from executors.errors import DataError, UnknownToolError
 from executors.executor import Executor
 from executors.named import Reference, load_catalog
 from executors.types import ToolCall
-from rl.config import Strict
+from rl.config import FilePath, Strict
 from rl.data.tasks.benchmark import Benchmark, split_by_prompt
 from rollouts.types import Task
 
@@ -22,12 +23,13 @@ class JsonLines(Strict):
     """Tasks from a file: a line is ``{"prompt": ..., "answer": ...}``.
 
     ``question`` or ``input`` may stand for ``prompt``; ``answer`` may be a list, whose further entries are aliases;
-    ``id``, ``call`` (``{"tool": ..., "arguments": {...}}``: the expected call) and ``level`` are optional. The splits
+    ``id``, ``call`` (``{"tool": ..., "arguments": {...}}``: the expected call), ``level`` and ``labels`` (what an
+    environment's ``reset`` is given by name, such as a ``seed``) are optional. The splits
     are made by the hash of the prompt.
     """
 
     kind: Literal["jsonl"] = "jsonl"
-    path: str
+    path: FilePath
     tools: list[Reference] = Field(default_factory=lambda: ["calculator"])
     """Built-ins by name, ``package.module:function``, ``openapi:PATH`` and the like, some with settings; see
     docs/tools.md."""
@@ -123,8 +125,16 @@ def read_row(row: Any, number: int, executor: Executor) -> Task:
         aliases=answers[1:],
         tools=executor.catalog.names,
         gold=gold,
-        labels={"level": str(row["level"])} if "level" in row else {},
+        labels=_labels(row),
     )
+
+
+def _labels(row: Mapping[str, Any]) -> dict[str, str]:
+    given = row.get("labels") or {}
+    if not isinstance(given, Mapping) or any(isinstance(value, dict | list) for value in given.values()):
+        raise ValueError("labels are names with a text or a number each")
+    level = {"level": row["level"]} if "level" in row else {}
+    return {str(key): str(value) for key, value in {**given, **level}.items()}
 
 
 def _answers(given: Any) -> tuple[str, ...]:
