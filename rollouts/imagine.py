@@ -6,21 +6,20 @@ values come from the schema's examples, from calls that worked, and from what th
 """
 
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import Any, Protocol
 
 from executors.endpoint import Model
 from executors.errors import DataError
 from executors.schemas.fabricate import fabricate_arguments, fits
 from executors.types import ToolCall, ToolSpec
-from rollouts.memory import Memory, Trial, named_values
+from rollouts.memory import Memory, Trial
+from rollouts.metered import Metered
 from rollouts.phrasing import phrase
+from rollouts.values import candidates, varied
 
-_ISO = re.compile(r"\d{4}-\d{2}-\d{2}")
-_DIGITS = re.compile(r"\d+")
+Arguments = dict[str, Any]
 _TRIES = 12
 _ODD = ("", "???", "0", "-1", "nobody", "99999999", "2024-02-31")
 """Texts that most tools refuse."""
@@ -58,22 +57,30 @@ class SchemaImaginer:
 
     name = "schema"
 
-    def __init__(self, *, max_similarity: float = 0.9, errors: float = 0.05) -> None:
+    def __init__(
+        self, *, max_similarity: float = 0.9, errors: float = 0.05, calls: tuple[float, float] = (0.0, 1.0)
+    ) -> None:
         """
         Args:
             max_similarity: to any query that is remembered; what is nearer is imagined anew.
             errors: share of the queries that mean a call which the tool is likely to refuse.
+            calls: the part of all calls that may be meant, each having its place between 0 and 1: imaginers of parts
+                that do not meet never mean the same call, so that one can hold out what another must not show. A
+                call without arguments may be meant by all.
         """
         self.max_similarity = max_similarity
         self.errors = errors
+        self.calls = calls
 
     async def imagine(self, spec: ToolSpec, memory: Memory, recent: Sequence[Trial], seed: int) -> Imagined | None:
         """The newest of a few that come to mind; None where all of them were tried nearly so before."""
         best: tuple[float, Imagined] | None = None
-        for attempt in range(_TRIES):
+        missing = memory.coverage().missing
+        low, high = self.calls
+        for attempt in range(round(_TRIES / (high - low))):
             draw = random.Random(f"imagine/{spec.name}/{seed}/{attempt}")
-            arguments = self._arguments(spec, memory, draw)
-            if arguments is None:
+            arguments = self._arguments(spec, memory, missing, draw)
+            if arguments is None or not self._may_mean(arguments):
                 continue
             imagined = Imagined(query=phrase(spec, arguments, draw), call=ToolCall(spec.name, arguments))
             near = memory.nearest(imagined.query)
@@ -83,72 +90,45 @@ class SchemaImaginer:
                 best = near, imagined
         return best[1] if best is not None and best[0] < 1 else None
 
-    def _arguments(self, spec: ToolSpec, memory: Memory, draw: random.Random) -> dict[str, Any] | None:
+    def _arguments(
+        self, spec: ToolSpec, memory: Memory, missing: Sequence[str], draw: random.Random
+    ) -> Arguments | None:
         """Arguments that the schema accepts and that show something new, if anything is left to be shown."""
         properties: Mapping[str, Any] = spec.parameters.get("properties", {})
         required = set(spec.parameters.get("required", ()))
-        missing = memory.coverage().missing
         aim = draw.choice(missing) if missing and draw.random() < 0.5 else ""
         chosen = [name for name in properties if name in required or self._is_given(name, aim, draw)]
         try:
             arguments = fabricate_arguments(_narrowed(spec.parameters, chosen), draw.getrandbits(32), optional=1.0)
         except DataError:
             return None
-        odd = bool(arguments) and (draw.random() < self.errors or (aim == "!" and draw.random() < 0.3))
-        spoiled = draw.choice(sorted(arguments)) if odd else ""
+        refused = bool(arguments) and (draw.random() < self.errors or (aim == "!" and draw.random() < 0.3))
+        spoiled = draw.choice(sorted(arguments)) if refused else ""
+        answered = memory.answered()
+        like = draw.choice(answered) if answered and draw.random() < 0.5 else {}
         for name in arguments:
             schema = properties.get(name, {})
-            options = [_ODD] if name == spoiled else self._candidates(schema, memory, name, draw)
-            values = [value for values in options for value in values if fits(value, schema)]
-            if values:
+            if name == spoiled and (odd := [value for value in _ODD if fits(value, schema)]):
+                values: Sequence[Any] = odd
+            elif name in like and draw.random() < 0.5:
+                values = [varied(like[name], draw)]
+            else:
+                values = candidates(properties, name, memory, draw)
+            if values := [value for value in values if fits(value, schema)]:
                 arguments[name] = draw.choice(values)
         name, equals, value = aim.partition("=")
         if equals and name in arguments:
             arguments[name] = {"true": True, "false": False}.get(value, value)
         return arguments
 
+    def _may_mean(self, arguments: Arguments) -> bool:
+        low, high = self.calls
+        return not arguments or low <= random.Random(f"place/{sorted(arguments.items())}").random() < high
+
     def _is_given(self, name: str, aim: str, draw: random.Random) -> bool:
         if aim in (f"-{name}", f"+{name}"):
             return aim[0] == "+"
         return aim.startswith(f"{name}=") or draw.random() < 0.4
-
-    def _candidates(
-        self, schema: Mapping[str, Any], memory: Memory, name: str, draw: random.Random
-    ) -> list[Sequence[Any]]:
-        """Values to choose from; none leaves the fabricated one."""
-        if "enum" in schema or "const" in schema or schema.get("type") == "boolean":
-            return []
-        examples = [*schema.get("examples", ()), *([schema["default"]] if "default" in schema else ())]
-        if schema.get("type") == "string":
-            examples += named_values(str(schema.get("description", "")))
-        worked, failed = memory.worked(name), {repr(value) for value in memory.failed(name)}
-        known = [varied(value, draw) for value in (*examples, *worked[:8])]
-        offered = memory.offered()
-        if offered and failed and draw.random() < 0.7:
-            known = [value for value in offered if repr(value) not in failed] or known
-        elif worked and draw.random() < 0.3:
-            known = worked
-        return [known] if known and draw.random() < 0.85 else []
-
-
-def varied(value: Any, draw: random.Random) -> Any:
-    """A value of the same look: other digits, another date, the same words."""
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, int):
-        return draw.randint(-9, 99) if abs(value) < 100 else draw.randint(value // 10, value * 2)
-    if isinstance(value, float):
-        return round(value * draw.uniform(-1.2, 1.2), draw.choice((0, 1, 2, 4)))
-    if isinstance(value, str) and _ISO.fullmatch(value):
-        return (date(2000, 1, 1) + timedelta(days=draw.randrange(12_000))).isoformat()
-    if isinstance(value, str):
-        return _DIGITS.sub(lambda found: _number_like(found[0], draw), value)
-    return value
-
-
-def _number_like(digits: str, draw: random.Random) -> str:
-    length = max(1, min(len(digits) + draw.choice((-1, 0, 0, 1)), 18))
-    return str(draw.randint(10 ** (length - 1), 10**length - 1)) if len(digits) != 4 or draw.random() < 0.9 else digits
 
 
 def _narrowed(schema: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -197,19 +177,18 @@ class ModelImaginer:
     async def imagine(self, spec: ToolSpec, memory: Memory, recent: Sequence[Trial], seed: int) -> Imagined | None:
         """One query; what is remembered is shown for this question only, and is no part of the sitting."""
         messages = imagining(spec, memory, recent)
-        asked = 0
+        model = Metered(self.model)
         for attempt in range(3):
-            said = await self.model(
+            said = await model(
                 messages,
                 temperature=self.temperature,
                 max_tokens=self.max_tokens,
                 stop=("Thought:",),
                 seed=seed + attempt,
             )
-            asked += sum(len(str(message["content"])) for message in messages) // 4 + len(said) // 4
             query = said.rpartition(_ASKED)[2].strip().strip('"')
             if query and memory.nearest(query) <= self.max_similarity:
-                return Imagined(query=query, tokens=asked)
+                return Imagined(query=query, tokens=model.tokens, cost=model.cost)
         return None
 
 

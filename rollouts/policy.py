@@ -60,6 +60,8 @@ class Request:
     """Which tokens the reply may hold, what it is made to begin with apart, for policies that write tokens."""
     adapter: str = ""
     """Which of the policy's adapters writes the reply; empty for the model as it is."""
+    tried: tuple[Turn, ...] = ()
+    """What a search tried in this very place before, and what came of it; the segments say so too."""
 
     @property
     def turn(self) -> int:

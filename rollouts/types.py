@@ -141,6 +141,8 @@ class Episode:
     seconds: float = 0.0
     error: str = ""
     """Why it came to no end of its own: where ``stop`` is ``failed``, ``cut`` or ``prompt_limit``."""
+    environment_reward: float | None = None
+    """What the environments of its tools said it is worth; None where none has a word on it."""
 
     @property
     def finished(self) -> bool:

@@ -11,6 +11,7 @@ from rollouts.episode import play
 from rollouts.formats import Format
 from rollouts.ledger import Attempt
 from rollouts.policy import Policy, Source, derive_seed
+from rollouts.search import Search, Searching, search
 from rollouts.types import Episode, Group, Task
 
 
@@ -28,6 +29,11 @@ class WorkerConfig:
     """Played at once; the others wait for their turn, in order."""
     concurrency: Mapping[str, int] = field(default_factory=dict)
     """By policy, of its episodes that are played at once: what an endpoint bears. No limit of its own by default."""
+    searching: Searching | None = None
+    """How far an attempt searches for an answer, going back where a way comes to nothing; the episode is its best way.
+    None attempts once."""
+    on_search: Callable[[Search], None] | None = None
+    """Told of every search, with all its ways, before its episode is given out."""
 
 
 class RolloutWorker:
@@ -125,16 +131,24 @@ class RolloutWorker:
                 del self._running[attempt.id]
 
     async def _play(self, task: Task, source: Source, attempt: Attempt) -> Episode:
-        return await play(
-            task,
-            self.policies[source.policy],
-            self.executor,
-            self.config.format,
-            source=source,
-            id=attempt.id,
-            seed=derive_seed(self.config.seed, attempt.round, task.id, source.name, attempt.number),
-            max_turns=self.config.max_turns,
-        )
+        policy, format = self.policies[source.policy], self.config.format
+        seed = derive_seed(self.config.seed, attempt.round, task.id, source.name, attempt.number)
+        searching, told = self.config.searching, self.config.on_search
+        if searching is None:
+            return await play(
+                task,
+                policy,
+                self.executor,
+                format,
+                source=source,
+                id=attempt.id,
+                seed=seed,
+                max_turns=self.config.max_turns,
+            )
+        found = await search(task, policy, self.executor, format, searching, source=source, id=attempt.id, seed=seed)
+        if told is not None:
+            told(found)
+        return found.episode()
 
 
 def _task_of(running: asyncio.Task[Episode]) -> str:

@@ -4,52 +4,17 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from pydantic import Field, model_validator
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from executors.errors import DataError
-from rl.config import Strict
+from rl.models.choice import HuggingFaceModel, ModelConfig, TinyModel
 from rl.models.lora import CONFIG as ADAPTER
-from rl.models.lora import AdapterConfig, base_of, load_adapter, misfits, quantisation
+from rl.models.lora import base_of, load_adapter, merge_rows, misfits, quantisation
 from rl.models.tiny import build_model, build_tokenizer
-
-
-class TinyModel(Strict):
-    """A small decoder with random weights, and a tokenizer built from the training tasks: nothing is downloaded."""
-
-    kind: Literal["tiny"] = "tiny"
-    width: int = Field(default=96, ge=8)
-    layers: int = Field(default=2, ge=1)
-    heads: int = Field(default=4, ge=1)
-    vocab_size: int = Field(default=512, ge=300)
-    max_length: int = Field(default=128, ge=16)
-    """Tokens of prompt and response together."""
-    adapter: AdapterConfig = None
-    """Adapters to train instead of the model itself."""
-
-    @model_validator(mode="after")
-    def _whole_heads(self) -> "TinyModel":
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is no multiple of heads {self.heads}")
-        return self
-
-
-class HuggingFaceModel(Strict):
-    """A causal model and its tokenizer from a local directory in Hugging Face's format."""
-
-    kind: Literal["huggingface"] = "huggingface"
-    path: str
-    max_length: int = Field(default=2048, ge=16)
-    """Tokens of prompt and response together."""
-    adapter: AdapterConfig = None
-    """Adapters to train instead of the model itself."""
-
-
-ModelConfig = Annotated[TinyModel | HuggingFaceModel, Field(discriminator="kind")]
 
 
 def build_tokenizer_for(config: ModelConfig, texts: Iterable[str], markers: Sequence[str]) -> PreTrainedTokenizerBase:
@@ -120,6 +85,7 @@ def load_merged(path: Path) -> PreTrainedModel:
     model: Any = load_model(path)
     if not is_adapter(path):
         return model
+    merge_rows(model)
     names = {name for name, _ in model.named_modules()}
     for name, module in list(model.named_modules()):
         if isinstance(module, BaseTunerLayer) and name in names:

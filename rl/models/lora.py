@@ -1,43 +1,25 @@
 """Small trained matrices beside a model's own, which stay as they are (LoRA, Hu et al. 2021), by PEFT."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from pydantic import Field
+from peft.utils.other import TrainableTokensWrapper
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from executors.errors import ConfigError, DataError
-from rl.config import Strict
+from rl.models.choice import Adapter
 
 CONFIG = "adapter_config.json"
 BASE = "base"
 """The folder beside a run's checkpoints with the model that their adapters belong to, where it is nowhere else."""
 
 
-class Adapter(Strict):
-    """Adapters to train instead of the model itself."""
-
-    kind: Literal["lora", "qlora"] = "lora"
-    """``qlora`` also holds the model in 4 bits while it learns; it needs a GPU and bitsandbytes."""
-    r: int = Field(default=8, gt=0)
-    """Rank of the matrices."""
-    alpha: float = Field(default=16, gt=0)
-    """They are weighted by ``alpha / r``."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: list[str] | Literal["all-linear"] = "all-linear"
-    """Names of the layers that get one, such as ``[q_proj, v_proj]``; every linear one but the head by default."""
-
-
-AdapterConfig: TypeAlias = Adapter | None
-"""None trains the whole model."""
-
-
-def add_adapter(model: PreTrainedModel, config: Adapter, base: Path, seed: int) -> None:
+def add_adapter(model: PreTrainedModel, config: Adapter, base: Path, seed: int, rows: Sequence[int] = ()) -> None:
     """Give a model a fresh adapter, which changes nothing yet, and let only that be trained.
 
     Args:
@@ -45,17 +27,20 @@ def add_adapter(model: PreTrainedModel, config: Adapter, base: Path, seed: int) 
         config: of the adapter.
         base: where the model itself is, for those who load the adapter later.
         seed: of the adapter's random half.
+        rows: of the vocabulary, trained whole beside the adapter, of both matrices where there are two.
 
     Raises:
         ConfigError: the model has no such layers.
     """
     modules = config.target_modules
+    matrices = _vocabulary(model) if rows and config.rows else ()
     made = LoraConfig(
         r=config.r,
         lora_alpha=config.alpha,  # type: ignore[arg-type]
         lora_dropout=config.dropout,
         target_modules=modules,
         task_type="CAUSAL_LM",
+        trainable_token_indices={name: list(rows) for name in matrices} or None,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -69,6 +54,24 @@ def add_adapter(model: PreTrainedModel, config: Adapter, base: Path, seed: int) 
             ) from error
     model.peft_config["default"].base_model_name_or_path = str(base.resolve())
     train_adapter(model)
+
+
+def _vocabulary(model: PreTrainedModel) -> tuple[str, ...]:
+    """The names of the matrices that have a row for each token: one where input and output share it."""
+    names = {id(module): name for name, module in model.named_modules()}
+    inside, out = model.get_input_embeddings(), model.get_output_embeddings()
+    tied = bool(getattr(model.config, "tie_word_embeddings", False)) or out is None
+    return (names[id(inside)],) if tied else (names[id(inside)], names[id(out)])
+
+
+def merge_rows(model: Any) -> None:
+    """Write trained rows of the vocabulary into the matrices that they belong to; see ``add_adapter``."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if isinstance(module, TrainableTokensWrapper):
+            layer: Any = module.token_adapter
+            layer.merge()
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, layer.get_base_layer())
 
 
 def train_adapter(model: PreTrainedModel) -> None:
@@ -122,11 +125,20 @@ def load_adapter(model: PreTrainedModel, path: Path) -> None:
         is_trainable=True,
         ignore_mismatched_sizes=True,  # told of below, by name
     )
-    if wrong := misfits(said.missing_keys | said.unexpected_keys, said.mismatched_keys):
+    absent = _lacking(model, said.missing_keys) | said.unexpected_keys
+    if wrong := misfits(absent, said.mismatched_keys):
         raise DataError(
             f"the adapter in {path} does not fit the model in {base_of(path)}: {wrong}; it was trained on another one"
         )
     train_adapter(model)
+
+
+def _lacking(model: PreTrainedModel, missing: Iterable[str]) -> set[str]:
+    """Those of the missing weights that are not another one's too: rows that two matrices share are saved once."""
+    missing = set(missing)
+    named = dict(model.named_parameters(remove_duplicate=False))
+    held = {id(value) for name, value in named.items() if name not in missing}
+    return {name for name in missing if id(named.get(name)) not in held}
 
 
 def misfits(absent: Iterable[str], mismatched: Iterable[Any]) -> str:

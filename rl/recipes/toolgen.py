@@ -6,90 +6,40 @@ request are ranked by whether they are those that answer it, and the policy is m
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
-from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from executors.names import Identity
 from executors.retrieval import Index, text_of
-from rl.config import Strict
 from rl.data.examples import Example, Row
-from rl.data.tasks.toolbench import Query, Retrieval, ToolBench
-from rl.data.toolgen import examples, memorised, read_seed, read_sharegpt, retrieved, told
+from rl.data.searches import agent_rows, read_trees
+from rl.data.tasks.toolbench import Query, Retrieval, legacy_name
+from rl.data.toolgen import Conversation, examples, memorised, read_seed, read_sharegpt, retrieved, seeded, told
 from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio
-from rl.evaluation.retrieval import retrieval_ratios
+from rl.evaluation.retrieval import nearest, recalled, retrieval_ratios
 from rl.learner import checkpoint
 from rl.learner.alone import AloneJob, fit_alone
+from rl.learner.footprint import Footprint
 from rl.learner.learner import Stage
-from rl.learner.optimiser import OptimiserConfig
-from rl.losses.objective import Objective, Rrhf, Sft
+from rl.losses.objective import Sft
 from rl.models.constrained import beam_search
-from rl.models.load import (
-    ModelConfig,
-    TinyModel,
-    build_tokenizer_for,
-    build_weights,
-    end_id,
-    load_merged,
-    load_tokenizer,
-)
-from rl.models.tool_tokens import FINISH, Indexing, ToolTokens, add_tool_tokens, index_tools
+from rl.models.load import build_tokenizer_for, build_weights, end_id, load_merged, load_tokenizer
+from rl.models.sentences import SentenceEncoder
+from rl.models.tool_tokens import FINISH, ToolTokens, add_tool_tokens, index_tools
 from rl.models.trie import Trie
 from rl.progress import Progress
+from rl.recipes.toolgen_config import Feedback, StageConfig, ToolGenConfig
 from rl.run import Run, write_json
 from rollouts.formats.atomic import ACTION, AtomicFormat
 
 _FINISH_NAME = "Finish"
-
-
-class StageConfig(Strict):
-    """One stage of learning; 0 steps leave it out."""
-
-    steps: int = Field(default=600, ge=0)
-    batch_size: int = Field(default=16, gt=0)
-    optimiser: OptimiserConfig = OptimiserConfig()
-
-
-class Feedback(Strict):
-    """How the policy is improved by which of the tools that it comes to are those that answer."""
-
-    rounds: int = Field(default=2, gt=0)
-    steps: int = Field(default=60, gt=0)
-    """Of each round."""
-    batch_size: int = Field(default=16, gt=0)
-    found: int = Field(default=8, gt=1)
-    """Tools that beam search gives for each request; ranked by whether they are wanted."""
-    objective: Objective = Rrhf()
-    optimiser: OptimiserConfig = OptimiserConfig(kind="adamw", lr=3e-4)
-
-
-class ToolGenConfig(Strict):
-    """A ToolGen run."""
-
-    recipe: Literal["toolgen"] = "toolgen"
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Of the run; its folder is ``storage/name`` unless ``--run-dir`` says otherwise."""
-    seed: int = Field(default=0, ge=0)
-    storage: str = "runs"
-    data: ToolBench = ToolBench()
-    stage_files: str | None = None
-    """Folder with ``tool_memorization.json``, ``retrieval_training.json`` and ``agent_tuning.json``, whose rows are
-    learned beside those that are built here; ``sharegpt-STAGE.json`` in it is read as ToolGen's own form."""
-    model: ModelConfig = TinyModel(vocab_size=2048, max_length=192)
-    indexing: Indexing = "atomic"
-    memorisation: StageConfig = StageConfig()
-    retrieval: StageConfig = StageConfig()
-    agent: StageConfig = StageConfig(steps=0)
-    """Learned from ``stage_files`` alone: StableToolBench has no attempts."""
-    feedback: Feedback | None = Feedback()
-    """None ends where the paper does."""
-    beams: int = Field(default=5, gt=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +58,8 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     Returns:
         The summary that ``evaluation/summary.json`` holds.
     """
-    torch.set_num_threads(1)
+    if not config.fitting.gpu:
+        torch.set_num_threads(1)
     data = config.data.load()
     with progress.stage(f"1. Tokens of {len(data.tools)} tools, {config.indexing}"):
         state, seconds = _begin(config, data, run)
@@ -124,17 +75,21 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
         with progress.stage(f"2. {name}: {stage.steps} steps on {len(learned)} conversations"):
             state = _fit(config, state, name, stage, run, progress)
     with progress.stage(f"3. {len(data.test)} held-out requests"):
-        states["start"] = found_ratios(state, data.test, config.beams)
-        memory = memorisation_ratio(state, list(data.tools)[:: max(1, len(data.tools) // 300)])
+        states["start"] = found_ratios(state, data.test, config.beams, gpu=config.fitting.gpu)
+        memory = memorisation(state, list(data.tools)[:: max(1, len(data.tools) // 300)])
     if config.feedback is not None:
         with progress.stage(f"4. Feedback: {config.feedback.rounds} rounds"):
             for round in range(config.feedback.rounds):
                 state = _improved(config, config.feedback, state, round, run)
-        states["final"] = found_ratios(state, data.test, config.beams)
+        states["final"] = found_ratios(state, data.test, config.beams, gpu=config.fitting.gpu)
     states["bm25"] = bm25_ratios(data, data.test, config.beams)
+    if config.encoder is not None:
+        states["encoder"] = encoder_ratios(data, data.test, config.beams, SentenceEncoder(Path(config.encoder)))
+    if config.model.adapter is not None:
+        export_merged(state.path, run.folder("checkpoints") / "merged")
     run.write_state(checkpoint=str(state.path))
     run.point_best(_linked(run, state.path))
-    extra = {"tools": len(data.tools), "seed": config.seed, "adding_cpu_seconds": seconds, "memorised": memory}
+    extra = {"tools": len(data.tools), "seed": config.seed, "adding_cpu_seconds": seconds, **memory}
     summary = summarise(states, len(data.test), extra)
     write_summary(run, summary)
     return summary
@@ -162,20 +117,43 @@ def _begin(config: ToolGenConfig, data: Retrieval, run: Run) -> tuple[_State, fl
         tokenizer = build_tokenizer_for(config.model, texts, [ACTION])
         model = build_weights(config.model, tokenizer, config.seed)
         began = time.process_time()
-        if config.indexing == "atomic":
-            add_tool_tokens(model, tokenizer, list(tokens.texts.values()))
-        else:
-            add_tool_tokens(model, tokenizer, [FINISH])
+        texts = list(tokens.texts.values()) if config.indexing == "atomic" else [FINISH]
+        rows = list(add_tool_tokens(model, tokenizer, texts).values())
         seconds = time.process_time() - began
-        checkpoint.begin(folder, model, tokenizer, adapter=config.model.adapter, seed=config.seed)
+        checkpoint.begin(folder, model, tokenizer, adapter=config.model.adapter, seed=config.seed, rows=rows)
     write_json(run.path / "tool_tokens.json", dict(tokens.texts))
     return _State(folder / "step-0", tokens, data, format), round(seconds, 2)
 
 
-def _conversations(config: ToolGenConfig, state: _State, stage: str) -> list[Any]:
+def _fitted(config: ToolGenConfig) -> dict[str, Any]:
+    """How a fit holds the model."""
+    adapter, fitting = config.model.adapter, config.fitting
+    return {
+        "gpu": fitting.gpu,
+        "quantised": adapter is not None and adapter.kind == "qlora",
+        "footprint": Footprint(precision=fitting.precision, gradient_checkpointing=fitting.gradient_checkpointing),
+    }
+
+
+def export_merged(path: Path, folder: Path) -> Path:
+    """Write the model of a checkpoint with its adapter, new rows included, worked into its weights.
+
+    Args:
+        path: of the checkpoint.
+        folder: a plain model's directory, for engines that know nothing of adapters.
+
+    Returns:
+        The folder.
+    """
+    load_merged(path).save_pretrained(folder)
+    load_tokenizer(path).save_pretrained(folder)
+    return folder
+
+
+def _conversations(config: ToolGenConfig, state: _State, stage: str) -> list[Conversation]:
     """What a stage learns from."""
     texts, data = state.tokens.texts, state.data
-    built: list[Any] = []
+    built: list[Conversation] = []
     if stage == "memorisation":
         built = memorised([tool.spec for tool in data.tools.values()], texts)
     elif stage == "retrieval":
@@ -185,7 +163,16 @@ def _conversations(config: ToolGenConfig, state: _State, stage: str) -> list[Any
         built += read_seed(folder, stage)
         own = folder / f"sharegpt-{stage}.json"
         built += read_sharegpt(own) if own.is_file() else []
+        if stage == "agent" and (folder / "trees").is_dir():
+            built += _from_trees(folder / "trees", data, texts)
     return built
+
+
+def _from_trees(folder: Path, data: Retrieval, texts: Mapping[str, str]) -> list[Conversation]:
+    """Attempts of ToolBench's trees that came to an answer; its names for tools lead to ours."""
+    named = {legacy_name(tool.identity.owner, tool.identity.raw): texts[name] for name, tool in data.tools.items()}
+    rows = agent_rows(read_trees(folder), named)
+    return [one for number, row in enumerate(rows) for one in seeded("agent", row, f"trees/{number}")]
 
 
 def _fit(config: ToolGenConfig, state: _State, name: str, stage: StageConfig, run: Run, progress: Progress) -> _State:
@@ -202,6 +189,7 @@ def _fit(config: ToolGenConfig, state: _State, name: str, stage: StageConfig, ru
             stage=Stage(name=name, objective=Sft(), optimiser=stage.optimiser, steps=stage.steps),
             batch_size=stage.batch_size,
             seed=config.seed,
+            **_fitted(config),
         )
     )
     run.finish(name, {"loss": fitted.loss, "cpu_seconds": round(fitted.cpu_seconds, 1), "path": fitted.path})
@@ -220,10 +208,11 @@ class Finder:
     trie: Trie
 
     @classmethod
-    def of(cls, path: Path, tokens: ToolTokens, names: Sequence[str]) -> "Finder":
+    def of(cls, path: Path, tokens: ToolTokens, names: Sequence[str], *, gpu: bool = False) -> "Finder":
         """With the model in a directory, among the named tools."""
         tokenizer = load_tokenizer(path)
-        return cls(load_merged(path).eval(), tokenizer, tokens, tuple(names), tokens.trie(tokenizer, list(names)))
+        model: Any = load_merged(path).eval()
+        return cls(model.cuda() if gpu else model, tokenizer, tokens, tuple(names), tokens.trie(tokenizer, list(names)))
 
     def prompt(self, text: str) -> list[int]:
         """What is read before a tool is named."""
@@ -242,16 +231,17 @@ class Finder:
         ends = {end_id(self.tokenizer)}
         written: list[int] = []
         for _ in range(1 if self.tokens.indexing == "atomic" else max_tokens):
-            token = int(self.model(input_ids=torch.tensor([ids + written])).logits[0, -1].argmax())
+            read = torch.tensor([ids + written], device=self.model.device)
+            token = int(self.model(input_ids=read).logits[0, -1].argmax())
             if token in ends:
                 break
             written.append(token)
         return str(self.tokenizer.decode(written)).strip()
 
 
-def found_ratios(state: _State, queries: Sequence[Query], beams: int) -> dict[str, Ratio]:
+def found_ratios(state: _State, queries: Sequence[Query], beams: int, *, gpu: bool = False) -> dict[str, Ratio]:
     """Retrieval measures of a checkpoint, and how often it names no tool without and with the constraint."""
-    finder = Finder.of(state.path, state.tokens, list(state.data.tools))
+    finder = Finder.of(state.path, state.tokens, list(state.data.tools), gpu=gpu)
     found = [finder.find(state.format.asked(query.text), beams) for query in queries]
     known = state.tokens.tools
     free = [finder.free(state.format.asked(query.text)) for query in queries]
@@ -261,23 +251,37 @@ def found_ratios(state: _State, queries: Sequence[Query], beams: int) -> dict[st
     }
 
 
-def memorisation_ratio(state: _State, names: Sequence[str]) -> float:
-    """Of some tools, how many their documentation leads to."""
+def memorisation(state: _State, names: Sequence[str]) -> dict[str, float]:
+    """Of some tools, how many their documentation leads to among all, and F1 averaged over them."""
     finder = Finder.of(state.path, state.tokens, list(state.data.tools))
-    return sum(finder.find(f"{told(state.data.tools[n].spec)}\n", 1) == [n] for n in names) / len(names)
+    said = [next(iter(finder.find(f"{told(state.data.tools[name].spec)}\n", 1)), None) for name in names]
+    accuracy, f1 = recalled(said, names)
+    return {"memorised": accuracy, "memorised_f1": f1}
 
 
 def bm25_ratios(data: Retrieval, queries: Sequence[Query], depth: int) -> dict[str, Ratio]:
     """The same measures of the words that requests and tools share."""
     index, names = Index(text_of(tool.spec) for tool in data.tools.values()), list(data.tools)
-    found = [[names[place] for place, _ in index.search(query.text, depth)] for query in queries]
+    return _searched_ratios([[names[place] for place, _ in index.search(q.text, depth)] for q in queries], queries)
+
+
+def encoder_ratios(
+    data: Retrieval, queries: Sequence[Query], depth: int, encode: Callable[[Sequence[str]], np.ndarray]
+) -> dict[str, Ratio]:
+    """The same measures of vectors of requests and tools, by cosine."""
+    known = encode([text_of(tool.spec) for tool in data.tools.values()])
+    return _searched_ratios(nearest(encode([q.text for q in queries]), known, list(data.tools), depth), queries)
+
+
+def _searched_ratios(found: Sequence[Sequence[str]], queries: Sequence[Query]) -> dict[str, Ratio]:
+    """The measures of what is found by search, which names nothing that does not exist."""
     nothing = {name: Ratio([0.0] * len(queries)) for name in ("hallucinated", "hallucinated_constrained")}
     return retrieval_ratios(found, [query.wanted for query in queries]) | nothing
 
 
 def _improved(config: ToolGenConfig, feedback: Feedback, state: _State, round: int, run: Run) -> _State:
     """One round: find tools for every training request, rank them by whether they are wanted, follow the ranking."""
-    finder = Finder.of(state.path, state.tokens, list(state.data.tools))
+    finder = Finder.of(state.path, state.tokens, list(state.data.tools), gpu=config.fitting.gpu)
     ids = dict(zip(finder.names, state.tokens.ids(finder.tokenizer, finder.names), strict=True))
     end = end_id(finder.tokenizer)
     ranked: list[Example] = []
@@ -297,6 +301,7 @@ def _improved(config: ToolGenConfig, feedback: Feedback, state: _State, round: i
             ),
             batch_size=feedback.batch_size,
             seed=config.seed + round,
+            **_fitted(config),
         )
     )
     run.log({"stage": "feedback", "round": round, "ranked": len(ranked), "loss": fitted.loss})

@@ -10,43 +10,41 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from executors.executor import Executor
-from rl.config import Strict
 from rl.data.decisions import decided
 from rl.data.examples import Example, Row
 from rl.data.spans import MarkedData, Targets, targets
-from rl.data.tasks.funcqa import FuncQa
-from rl.data.tasks.gsm8k_xl import Gsm8kXl
 from rl.data.tasks.kamel import Kamel
-from rl.evaluation.attempts import attempt_ratios, by_habit, by_words, relation_ratios, right_answer, right_tool
+from rl.data.tasks.virtualhome import END, VirtualHome, step_name
+from rl.evaluation.attempts import (
+    attempt_ratios,
+    by_habit,
+    by_words,
+    plan_ratios,
+    relation_ratios,
+    right_answer,
+    right_tool,
+)
 from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio
 from rl.learner import checkpoint
 from rl.learner.alone import AloneJob, fit_alone
+from rl.learner.head_fit import HeadFit
 from rl.learner.learner import Stage
-from rl.learner.optimiser import OptimiserConfig
-from rl.learner.tool_head import HeadFit, fit_head, hits, read_places
+from rl.learner.tool_head import Epoch, Places, fit_head, hits, read_places
 from rl.losses.objective import Sft
-from rl.models.load import (
-    ModelConfig,
-    TinyModel,
-    build_tokenizer_for,
-    build_weights,
-    end_id,
-    load_merged,
-    load_tokenizer,
-)
+from rl.models.load import TinyModel, build_tokenizer_for, build_weights, end_id, load_merged, load_tokenizer
 from rl.models.tool_head import ToolHead, fresh_head, merged, output_matrix
 from rl.progress import Progress
+from rl.recipes.toolkengpt_config import Feedback, ToolkenGptConfig
 from rl.run import Run, write_json
 from rl.serving.engine import TransformersPolicy
-from rl.serving.toolken import ToolkenPolicy
+from rl.serving.toolken import PlanRule, ToolkenPolicy
 from rollouts.formats.toolken import QUESTION, ToolkenFormat, called, spliced
 from rollouts.policy import Policy, Source
 from rollouts.store import Log
@@ -54,53 +52,6 @@ from rollouts.types import Episode, Group, Sampling, Task
 from rollouts.worker import RolloutWorker, WorkerConfig
 
 LIVE = "live"
-
-
-class Language(Strict):
-    """How a model that is built here learns the language of the training texts, before it is frozen."""
-
-    steps: int = Field(default=1500, gt=0)
-    batch_size: int = Field(default=16, gt=0)
-    optimiser: OptimiserConfig = OptimiserConfig()
-
-
-class Feedback(Strict):
-    """How the rows are improved by what their calls come to."""
-
-    rounds: int = Field(default=3, gt=0)
-    tasks: int = Field(default=128, gt=0)
-    """Training questions of each round."""
-    attempts: int = Field(default=8, gt=1)
-    """At each of them."""
-    temperature: float = Field(default=1.0, gt=0)
-    fit: HeadFit = HeadFit(epochs=2, lr=3e-3, batch_size=64)
-
-
-class ToolkenGptConfig(Strict):
-    """A ToolkenGPT run."""
-
-    recipe: Literal["toolkengpt"] = "toolkengpt"
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Of the run; its folder is ``storage/name`` unless ``--run-dir`` says otherwise."""
-    seed: int = Field(default=0, ge=0)
-    storage: str = "runs"
-    data: Annotated[FuncQa | Gsm8kXl | Kamel, Field(discriminator="kind")] = FuncQa()
-    model: ModelConfig = TinyModel(vocab_size=2048, max_length=256)
-    language: Language = Language()
-    head: HeadFit = HeadFit()
-    template: str = f"Q: {QUESTION}\nA:"
-    """What stands before a reply, around the question."""
-    calls_template: str = f"With calls.\nQ: {QUESTION}\nA:"
-    """The same before texts in which calls are written: tool mode, and the inline baseline."""
-    biases: list[float] = Field(default=[0.0, 1.0, 2.0, 3.0, 4.0, 6.0], min_length=1)
-    """Added to tools' logits; the one with the best F1 on the validation texts is taken."""
-    questions: int | None = Field(default=None, gt=0)
-    """Of each test set at most; all by default."""
-    max_calls: int = Field(default=4, gt=0)
-    max_tokens: int = Field(default=96, gt=0)
-    """Of one reply."""
-    feedback: Feedback | None = Feedback()
-    """None ends where the paper does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +170,8 @@ def _learn(config: ToolkenGptConfig, base: _Base, run: Run) -> tuple[ToolHead, f
     places, held_out = read(base.data.train), read(base.data.validation or base.data.train[-50:])
     reading = time.process_time() - began
     start = fresh_head(base.data.tools, output_matrix(base.model).shape[1], config.seed)
-    head, epochs = fit_head(start, places, config.head.model_copy(update={"seed": config.seed}))
+    fit = config.head.model_copy(update={"seed": config.seed})
+    head, epochs = _fitted(start, places, fit, config.head_workers)
     bias = max(config.biases, key=lambda bias: (_or_zero(hits(head, held_out, bias)["all"].f1), -bias))
     found = hits(head, held_out, bias)
     per_tool = {name: {"precision": h.precision, "recall": h.recall, "f1": h.f1} for name, h in found.items()}
@@ -237,15 +189,29 @@ def _learn(config: ToolkenGptConfig, base: _Base, run: Run) -> tuple[ToolHead, f
     return head, bias, learned
 
 
+def _fitted(start: ToolHead, places: Places, fit: HeadFit, workers: int) -> tuple[ToolHead, list[Epoch]]:
+    """The rows, learned here or by workers that each hold a part of the places."""
+    if not workers:
+        return fit_head(start, places, fit)
+    from rl.learner.heads.remote import fit_head_sharded
+
+    return fit_head_sharded(start, places, fit, workers)
+
+
 def _or_zero(value: float) -> float:
     return value if value == value else 0.0
 
 
 def _policy(config: ToolkenGptConfig, base: _Base, head: ToolHead, bias: float) -> ToolkenPolicy:
+    rule = None
+    if isinstance(config.data, VirtualHome):
+        rule = PlanRule(head.names)
+        head = ToolHead(tuple(map(step_name, head.names)), head.weight)
     grown, wide, ids = merged(base.model, base.tokenizer, head)
     engine = TransformersPolicy(LIVE, grown, wide)
     shown = dict.fromkeys(head.names, base.inline.template) if base.data.demonstrations else None
-    return ToolkenPolicy(engine, ids, base.data.catalog.specs(), base.format, demonstrations=shown, bias=bias)
+    specs = base.data.catalog.specs()
+    return ToolkenPolicy(engine, ids, specs, base.format, demonstrations=shown, bias=bias, rule=rule)
 
 
 def _play(
@@ -289,7 +255,11 @@ def _measure(
             groups = _play(config, base, policy, format, tasks, f"{state}/{name}", source)
             log.append(groups)
         ratios = attempt_ratios(groups)
-        states[name][state] = ratios | (relation_ratios(groups) if isinstance(config.data, Kamel) else {})
+        if isinstance(config.data, Kamel):
+            ratios |= relation_ratios(groups)
+        elif isinstance(config.data, VirtualHome):
+            ratios |= plan_ratios(groups, [tool for tool in base.data.tools if tool.startswith("[") and tool != END])
+        states[name][state] = ratios
 
 
 def _improve(

@@ -15,6 +15,8 @@ class Format(Protocol):
     """A reply ends with the first of these."""
     parallel: bool = False
     """Whether one reply may make several calls."""
+    apart: bool = False
+    """Whether the policy tells its calls beside its text, in which there is nothing of them."""
 
     def opening(self, task: Task, specs: Sequence[ToolSpec]) -> str:
         """What the policy reads first."""

@@ -41,6 +41,7 @@ class ToolkenFormat(Format):
         self.template = template
         self.marker = marker
         self.inline = inline
+        self.apart = not inline
         self.stop: tuple[str, ...] = (END_OF_CALL, "\n") if inline else ("\n",)
 
     def opening(self, task: Task, specs: Sequence[ToolSpec]) -> str:
@@ -71,6 +72,10 @@ class ToolkenFormat(Format):
 
     def write_call(self, call: ToolCall, specs: Sequence[ToolSpec]) -> str:
         return f"<{call.tool}>({written_arguments(call)}{END_OF_CALL}"
+
+    def write_calls(self, calls: Sequence[ToolCall], specs: Sequence[ToolSpec], content: str = "") -> str:
+        """Where calls are told apart, the words before them alone."""
+        return super().write_calls(calls, specs, content) if self.inline else content
 
     def write_answer(self, answer: str) -> str:
         return f" {self.marker} {answer}" if self.marker else f" {answer}"

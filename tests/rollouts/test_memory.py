@@ -10,10 +10,11 @@ from executors.executor import Executor
 from executors.tool import tool
 from executors.types import Observation, Status, ToolCall, ToolSpec
 from rollouts.formats.react import ReactFormat
-from rollouts.imagine import ModelImaginer, SchemaImaginer, imagining, varied
+from rollouts.imagine import ModelImaginer, SchemaImaginer, imagining
 from rollouts.memory import Memory, Trial, named_values, recalling, shingles, similarity
 from rollouts.phrasing import phrase, purpose_of, rephrased
 from rollouts.types import Completion, Episode, Task, Turn
+from rollouts.values import varied
 
 
 @tool(instant=True)

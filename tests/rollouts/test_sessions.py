@@ -4,6 +4,7 @@ import asyncio
 
 from executors.cassette import Cassette
 from executors.catalog import Catalog
+from executors.environment import environment_tools
 from executors.executor import Executor
 from executors.tool import Tool
 from executors.tools.calculator import calculator
@@ -113,3 +114,45 @@ def test_an_episode_played_again_from_its_recording_is_the_same_without_its_tool
     other, _ = attempt(make(shut, cassette=Cassette(path, "replay")), seed=4)
     assert {observation.status for observation in other.observations} == {"unavailable"}
     assert not other.finished
+
+
+class Climb:
+    """Says at the end how high it got; where the rope tore, nothing can be said."""
+
+    def reset(self, prompt: str) -> str:
+        self.height = 0
+        return "You stand at the foot."
+
+    def climb(self, steps: int) -> int:
+        """Climb.
+
+        Args:
+            steps: how many.
+        """
+        self.height += steps
+        return self.height
+
+    def get_reward(self) -> float:
+        if self.height > 9:
+            raise OSError("the rope tore")
+        return self.height / 10
+
+
+def test_what_the_environment_says_an_episode_is_worth_stays_with_it():
+    executor = Executor(Catalog([*environment_tools(Climb), calculator]))
+    task = Task(id="c", prompt="Climb.", tools=("climb", "calculator"))
+
+    def climbed(*replies):
+        policy = ScriptedPolicy("scripted", lambda _: list(replies))
+        return asyncio.run(play(task, policy, executor, InlineFormat()))
+
+    assert climbed("climb(2)->", "climb(3)->", "Answer: up").environment_reward == 0.5
+    assert climbed("Answer: down").environment_reward == 0.0
+    torn = climbed("climb(12)->", "Answer: up")
+    assert (torn.stop, torn.environment_reward) == ("failed", None)
+    assert "the rope tore" in torn.error
+
+
+def test_where_no_environment_judges_none_is_asked():
+    assert attempt(make(Hall()))[0].environment_reward is None
+    assert not make(Hall()).judged

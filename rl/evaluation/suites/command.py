@@ -14,7 +14,7 @@ from rewards.arguments import ExtraKeys
 from rewards.process import Level
 from rl.config import Strict, override, validate
 from rl.data.tasks.benchmark import data_folder
-from rl.evaluation.suites import bfcl, bfcl_predictions, ste, toolalpaca
+from rl.evaluation.suites import bfcl, bfcl_predictions, ste, toolalpaca, toolbench_command
 from rl.evaluation.suites.ste_labels import CachedJudge, Judge, ModelJudge, StrictJudge, published_labels
 from rl.evaluation.suites.ste_predictions import read_predictions
 from rl.run import write_json
@@ -100,9 +100,9 @@ def evaluate_suite(
     """Score a file by a published evaluation and print the figures.
 
     Args:
-        suite: ``ste``, ``toolalpaca`` or ``bfcl``.
-        predictions: the file, for STE and BFCL.
-        judged: the file, for ToolAlpaca.
+        suite: ``ste``, ``toolalpaca``, ``bfcl`` or ``toolbench``.
+        predictions: the file, for STE, BFCL and ToolBench; of ToolBench, a folder of trees will do.
+        judged: the file, for ToolAlpaca; of ToolBench, its own pass-rate file, to be recounted.
         assignments: changes to the suite's options, such as ``parser=fair``.
         as_json: print one object.
         out: a file for all that is known, tables and notes included.
@@ -120,8 +120,11 @@ def evaluate_suite(
     elif suite == "bfcl":
         file = _named(predictions, suite, "--predictions")
         told, full = _bfcl(file, validate(override({}, assignments), BfclOptions, "--set"))
+    elif suite == "toolbench":
+        options = validate(override({}, assignments), toolbench_command.ToolBenchOptions, "--set")
+        told, full = toolbench_command.toolbench(predictions, judged, options)
     else:
-        raise ConfigError(f"no suite {suite!r}; there are ste, toolalpaca and bfcl")
+        raise ConfigError(f"no suite {suite!r}; there are ste, toolalpaca, bfcl and toolbench")
     _note(full["notes"])
     if out is not None:
         write_json(out, full)

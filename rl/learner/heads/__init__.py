@@ -1,0 +1,1 @@
+"""Tool heads that are learned in several processes."""

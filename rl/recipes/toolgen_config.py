@@ -1,0 +1,77 @@
+"""How a config says that ToolGen is run; ``rl.recipes.toolgen`` does it."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from rl.config import FolderPath, ModelPath, Strict
+from rl.data.tasks.toolbench import ToolBench
+from rl.learner.footprint import Precision
+from rl.learner.schedule import OptimiserConfig
+from rl.losses.objective import Objective, Rrhf
+from rl.models.choice import Indexing, ModelConfig, TinyModel
+
+
+class StageConfig(Strict):
+    """One stage of learning; 0 steps leave it out."""
+
+    steps: int = Field(default=600, ge=0)
+    batch_size: int = Field(default=16, gt=0)
+    optimiser: OptimiserConfig = OptimiserConfig()
+
+
+class Feedback(Strict):
+    """How the policy is improved by which of the tools that it comes to are those that answer."""
+
+    rounds: int = Field(default=2, gt=0)
+    steps: int = Field(default=60, gt=0)
+    """Of each round."""
+    batch_size: int = Field(default=16, gt=0)
+    found: int = Field(default=8, gt=1)
+    """Tools that beam search gives for each request; ranked by whether they are wanted."""
+    objective: Objective = Rrhf()
+    optimiser: OptimiserConfig = OptimiserConfig(kind="adamw", lr=3e-4)
+
+
+class Fitting(Strict):
+    """Where the stages are fitted, and what that takes."""
+
+    gpu: bool = False
+    """Whether this process's GPU does it."""
+    precision: Precision = "fp32"
+    """What products are computed in; weights, gradients and sums stay in float32."""
+    gradient_checkpointing: bool = False
+    """Compute activations again on the way back instead of keeping them: less memory, a third more time."""
+
+
+class ToolGenConfig(Strict):
+    """A ToolGen run."""
+
+    recipe: Literal["toolgen"] = "toolgen"
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Of the run; its folder is ``storage/name`` unless ``--run-dir`` says otherwise."""
+    seed: int = Field(default=0, ge=0)
+    storage: str = "runs"
+    data: ToolBench = ToolBench()
+    stage_files: FolderPath | None = None
+    """Folder with ``tool_memorization.json``, ``retrieval_training.json`` and ``agent_tuning.json``, whose rows are
+    learned beside those that are built here; ``sharegpt-STAGE.json`` in it is read as ToolGen's own form, and in a
+    folder ``trees`` ToolBench's trees and chains, of which the ways that came to an answer are learned."""
+    model: ModelConfig = TinyModel(vocab_size=2048, max_length=192)
+    indexing: Indexing = "atomic"
+    memorisation: StageConfig = StageConfig()
+    retrieval: StageConfig = StageConfig()
+    agent: StageConfig = StageConfig(steps=0)
+    """Learned from ``stage_files`` alone: StableToolBench has no attempts."""
+    feedback: Feedback | None = Feedback()
+    """None ends where the paper does."""
+    beams: int = Field(default=5, gt=0)
+    encoder: ModelPath | None = None
+    """A sentence encoder in Hugging Face's format, whose nearest tools by cosine are a baseline beside BM25."""
+    fitting: Fitting = Fitting()
+
+    @model_validator(mode="after")
+    def _four_bits_on_a_gpu(self) -> "ToolGenConfig":
+        if self.model.adapter and self.model.adapter.kind == "qlora" and not self.fitting.gpu:
+            raise ValueError("model.adapter.kind qlora needs a GPU; set fitting.gpu: true, or take kind lora")
+        return self
