@@ -13,12 +13,13 @@ from executors.executor import Executor
 from rewards.ranking import GOLD
 from rewards.selectivity import LIVE
 from rl.config import validate
+from rl.data.tasks.benchmark import Benchmark
 from rl.evaluation.evaluate import PairRanking, evaluate
 from rl.evaluation.intervals import Ratio
 from rl.learner.watch import objective_warnings
 from rl.models.load import is_model
 from rl.recipes.executors import ExecutorBuilder
-from rl.recipes.session import prepare
+from rl.recipes.prepared import prepare
 from rl.recipes.trice import TriceConfig
 from rl.run import Run
 from rl.serving.policies import GoldPolicy, LocalPolicy, RecordedPolicy
@@ -47,9 +48,15 @@ def open_trained(path: Path, checkpoint: str = "best") -> Trained:
     """A run's policy; its tasks need not be there, only its tools.
 
     Raises:
+        ConfigError: the run is of a recipe that measures its policy by itself.
         DataError: the folder is no run, or has no such checkpoint.
     """
     run = Run.open(path)
+    if (recipe := run.config().get("recipe", "trice")) != "trice":
+        raise ConfigError(
+            f"{path} is a run of {recipe}, which 'apprentice train' itself measures: its figures are in "
+            f"{path}/evaluation/summary.json, and --resume makes those that are missing"
+        )
     config = validate(run.config(), TriceConfig, str(run.resolved))
     folder = path / "checkpoints"
     chosen = folder / checkpoint
@@ -105,14 +112,18 @@ def evaluate_checkpoint(path: Path, checkpoint: str, split: str) -> dict[str, Ra
     return measure.ratios(groups)
 
 
-def check_config(config: TriceConfig) -> Iterator[str]:
+def check_config(config: TriceConfig, loaded: Benchmark | None = None) -> Iterator[str]:
     """See that a config can work, short of training; yields what was found.
+
+    Args:
+        config: of the run.
+        loaded: its tasks, where ``prepare`` has read them already.
 
     Raises:
         ConfigError: a source plays a policy that there is not.
         DataError: the data cannot be used, or most gold attempts are wrong by the ranking's own rule.
     """
-    benchmark = prepare(config)
+    benchmark = prepare(config) if loaded is None else loaded
     format = config.format.build()
     yield f"config     {config.name}: every key is known, {len(config.sources)} sources"
     for text in objective_warnings(config.improvement.objective):

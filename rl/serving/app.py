@@ -1,15 +1,17 @@
-"""The Ray Serve app: a policy behind OpenAI's HTTP interface.
+"""The Ray Serve app: policies behind OpenAI's HTTP interface.
 
-Two deployments: an ingress that speaks HTTP and knows no model, and the engine that holds the weights. Replies that
-are not streamed cross between them once.
+An ingress speaks HTTP and knows no model; each policy has an engine, which holds its weights. Replies that are not
+streamed cross between them once.
 """
 
-import json
+import asyncio
+import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,21 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from executors.catalog import Catalog
-from executors.errors import ApprenticeError, ConfigError, DataError
-from executors.types import ToolSpec
+from executors.errors import ApprenticeError, ConfigError
+from executors.executor import Executor
 from rl import remote
 from rl.serving.chat import REPLY, ChatServer
-from rl.serving.gate import KEYS, Limits, keys_from_environment, log_to_stderr
+from rl.serving.completions import ReplyRequest
+from rl.serving.execution import Execution
+from rl.serving.gate import Figures, Limits, log_to_stderr
 from rl.serving.http import Answer, ChatEngine, build_api
-from rl.serving.wire import ChatRequest
+from rl.serving.keys import KEYS, KEYS_FILE, Keyring, keys_from_environment
+from rl.serving.pace import Pace
+from rl.serving.split import SPLIT, Router, Split
+from rl.serving.tools import together
+from rl.serving.weights import Opener, Weights
 from rollouts.formats import Format
+from rollouts.policy import Policy
 from rollouts.types import Sampling
 
 APP = "apprentice"
@@ -40,23 +49,85 @@ class ServingError(ApprenticeError):
     """The server did not come up."""
 
 
-class EngineReplica(ChatEngine):
-    """The replica with the weights."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Served:
+    """A policy that is served."""
 
-    def __init__(
-        self, checkpoint: str, model_id: str, format: Format, specs: Sequence[ToolSpec], sampling: Sampling
-    ) -> None:
+    name: str
+    """What clients call it."""
+    checkpoints: Path
+    """The folder that its run publishes them in."""
+    checkpoint: str = "best"
+    """The one that answers by default: ``best``, ``newest``, or its name in the folder."""
+    format: Format
+    """That it was trained to read and write."""
+    catalog: Catalog
+    """The tools that it was trained with; clients run them."""
+    opener: Opener | None = None
+    """What loads a checkpoint where that is not a model as transformers knows it."""
+    executor: Callable[[], Executor] | None = None
+    """Runs the tools here for clients who ask for it; by default nobody may."""
+    max_turns: int = 4
+    """Calls after which an episode that is played here ends without an answer."""
+    sampling: Sampling = REPLY
+    """Of replies whose request does not say."""
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    """Directories of further LoRA adapters, by what clients call them."""
+    keep: int = 1
+    """Models kept in memory beside that which answers by default."""
+    follow: float | None = None
+    """Seconds between looks at the folder for newer weights; by default those of the start go on answering."""
+
+    def published(self) -> Any:
+        """Its checkpoints, as ``rl.serving.published.Published`` reads them."""
+        from rl.serving.published import Published
+
+        return Published(self.checkpoints, self.checkpoint)
+
+
+class EngineReplica(ChatEngine):
+    """The replica with a policy's weights."""
+
+    def __init__(self, served: Served) -> None:
         import torch  # here and nowhere else in this app
 
         from rl.serving.policies import LocalPolicy
+        from rl.serving.published import read_adapter
 
-        version = _version(Path(checkpoint))
-        policy = LocalPolicy(model_id, checkpoint, version, gpu=torch.cuda.is_available())()
-        super().__init__(ChatServer(policy, format, specs, sampling=sampling))
+        torch.set_num_threads(1)
+        gpu = torch.cuda.is_available()
+        specs = served.catalog.specs()
+        execution = Execution(executor=served.executor(), max_turns=served.max_turns) if served.executor else None
+
+        def open_model(path: Path, version: int) -> Policy:
+            return LocalPolicy(served.name, str(path), version, gpu=gpu)()
+
+        def build(policy: Policy) -> ChatServer:
+            return ChatServer(policy, served.format, specs, sampling=served.sampling, execution=execution)
+
+        weights = Weights(
+            served.name,
+            served.published(),
+            served.opener or open_model,
+            build,
+            adapters={name: read_adapter(path, name) for name, path in served.adapters.items()},
+            keep=served.keep,
+            about={"tools": [spec.as_openai() for spec in specs]},
+        )
+        super().__init__(weights)
+        self._pace = Pace()
+        if served.follow is not None:
+            self._following = asyncio.ensure_future(weights.follow(served.follow))
+
+    async def bundles(self, chat: ReplyRequest) -> AsyncIterator[list[Answer]]:
+        """As ``stream``, several chunks at a time."""
+        async with aclosing(self._pace.bundled(self.stream(chat))) as bundles:
+            async for bundle in bundles:
+                yield bundle
 
 
 class EngineHandle:
-    """The engine's replica, from another process."""
+    """An engine's replica, from another process."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self._handle = handle
@@ -65,12 +136,17 @@ class EngineHandle:
     async def ready(self) -> int:
         return await self._handle.ready.remote()
 
-    async def complete(self, chat: ChatRequest) -> Answer:
+    async def models(self) -> list[dict[str, Any]]:
+        return await self._handle.models.remote()
+
+    async def complete(self, chat: ReplyRequest) -> Answer:
         return await self._handle.complete.remote(chat)
 
-    def stream(self, chat: ChatRequest) -> AsyncIterator[Answer]:
-        chunks: Any = self._streaming.stream.remote(chat)
-        return chunks
+    async def stream(self, chat: ReplyRequest) -> AsyncIterator[Answer]:
+        bundles: Any = self._streaming.bundles.remote(chat)
+        async for bundle in bundles:
+            for chunk in bundle:
+                yield chunk
 
 
 @serve.ingress()
@@ -78,21 +154,38 @@ class Ingress:
     """The replica that speaks HTTP; it reads and refuses requests, and has no weights."""
 
     def __init__(
-        self, engine: DeploymentHandle, model: Mapping[str, Any], limits: Limits, keys: Mapping[str, str]
+        self,
+        names: Sequence[str],
+        engines: Sequence[DeploymentHandle],
+        split: Split | None,
+        limits: Limits,
+        keys: Keyring,
+        executors: Sequence[Callable[[], Executor]],
+        host: str,
     ) -> None:
-        self._engine = EngineHandle(engine)
-        self._model = model
+        self._figures = Figures()
+        handles = dict(zip(names, map(EngineHandle, engines), strict=True))
+        self._engine = Router(handles, split, self._figures)
         self._limits = limits
         self._keys = keys
+        self._executor = together([build() for build in executors])
+        self._host = host
         log_to_stderr()
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return build_api(self._engine, self._model, limits=self._limits, keys=self._keys)
+        return build_api(
+            self._engine,
+            limits=self._limits,
+            keys=self._keys,
+            figures=self._figures,
+            executor=self._executor,
+            host=self._host,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A policy being served."""
+    """Policies being served."""
 
     url: str
     """The base URL of OpenAI clients."""
@@ -107,56 +200,49 @@ class Server:
 
 
 def serve_run(
-    checkpoint: Path,
-    model_id: str,
-    format: Format,
-    catalog: Catalog,
-    *,
+    *policies: Served,
+    split: Split | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
-    sampling: Sampling = REPLY,
     limits: Limits = Limits(),
     logs: Path | None = None,
     dashboard: bool = False,
     blocking: bool = True,
 ) -> Server:
-    """Serve a checkpoint until Ctrl-C, or until the process is told to end.
+    """Serve policies until Ctrl-C, or until the process is told to end.
 
     Args:
-        checkpoint: a model directory.
-        model_id: what clients call it.
-        format: that it was trained to read and write.
-        catalog: the tools that it was trained with; clients run them.
-        host: to listen on; beyond this machine only with keys in ``APPRENTICE_API_KEYS``, which every caller then has
-            to send.
+        policies: one, or several under names of their own.
+        split: how requests that name none of them are shared out.
+        host: to listen on; beyond this machine only with keys in ``APPRENTICE_API_KEYS`` or the file that
+            ``APPRENTICE_API_KEYS_FILE`` names, which every caller then has to send, and where Ray asks for its token.
         port: to listen on.
-        sampling: of replies whose request does not say.
         limits: of what is taken on at once.
         logs: folder for logs; kept nowhere by default.
         dashboard: whether to start Ray's.
         blocking: whether to wait for Ctrl-C and stop; otherwise the caller stops the server that is returned.
 
     Raises:
-        ConfigError: the port is taken, or the endpoint would be open to other machines without a key.
-        DataError: the directory holds no model.
+        ConfigError: the port is taken, or the endpoint would be open to other machines without keys or tokens.
+        DataError: there is no such checkpoint.
         ServingError: the server did not come up; the message has the cause.
     """
     keys = keys_from_environment()
-    if host not in LOOPBACK and not keys:
-        raise ConfigError(
-            f"--host {host} opens the endpoint to other machines: put keys into {KEYS} first (label:key, separated by "
-            "commas), or listen on 127.0.0.1"
-        )
+    _require_closed(host, keys)
     require_free(host, port)
-    if not any((checkpoint / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise DataError(f"{checkpoint} is not a model directory: it has no config.json")
-    cluster = remote.start(num_cpus=4, dashboard=dashboard, logs=logs)
+    _require_apart(policies)
+    for served in policies:
+        served.published().default()
+        if served.executor:
+            served.catalog.require()
+    cluster = remote.start(num_cpus=3 + len(policies), dashboard=dashboard, logs=logs)
     server = Server(f"http://{host}:{port}/v1", cluster)
     try:
-        _deploy(checkpoint.resolve(), model_id, format, catalog, sampling, host, port, limits, keys)
+        _deploy(policies, split, host, port, limits, keys)
         if blocking:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            print(f"{model_id} listens at {server.url} (OpenAI chat completions); Ctrl-C stops it", flush=True)
+            names = ", ".join([*([SPLIT] if split else []), *(served.name for served in policies)])
+            print(f"{names} at {server.url} (OpenAI's interface); Ctrl-C stops it", flush=True)
             threading.Event().wait()
     except KeyboardInterrupt:
         server.stop()
@@ -166,16 +252,39 @@ def serve_run(
     return server
 
 
+def _require_closed(host: str, keys: Keyring) -> None:
+    """See that other machines get in with a key alone, and do not get at Ray's own ports either."""
+    if host in LOOPBACK:
+        return
+    if not keys.required:
+        raise ConfigError(
+            f"--host {host} opens the endpoint to other machines: put keys into {KEYS} first (label:key, separated by "
+            f"commas), or name a file of them in {KEYS_FILE}, or listen on 127.0.0.1"
+        )
+    joins = os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
+    if os.environ.get("RAY_AUTH_MODE", "" if joins else "token").lower() != "token":
+        where = "the cluster that RAY_ADDRESS names" if joins else "Ray on this machine"
+        raise ConfigError(
+            f"--host {host} opens this machine to others, and {where} would run whatever they send to it: start it "
+            "with RAY_AUTH_MODE=token and a token, and set RAY_AUTH_MODE=token here; or listen on 127.0.0.1"
+        )
+
+
+def _require_apart(policies: Sequence[Served]) -> None:
+    """See that every name means one thing."""
+    names = [name for served in policies for name in (served.name, *served.adapters)]
+    wrong = [name for name in names if names.count(name) > 1 or ":" in name or (len(policies) > 1 and name == SPLIT)]
+    if wrong:
+        raise ConfigError(
+            f"{wrong[0]!r} cannot be the name of one of several policies here: each has another, without a colon, and "
+            f"none is {SPLIT!r}"
+        )
+    if len(policies) > 1 and any(served.adapters for served in policies):
+        raise ConfigError("--adapter needs to know its model: serve one run with it")
+
+
 def _deploy(
-    checkpoint: Path,
-    model_id: str,
-    format: Format,
-    catalog: Catalog,
-    sampling: Sampling,
-    host: str,
-    port: int,
-    limits: Limits,
-    keys: Mapping[str, str],
+    policies: Sequence[Served], split: Split | None, host: str, port: int, limits: Limits, keys: Keyring
 ) -> None:
     deployment: Any = serve.deployment
     options = {
@@ -184,25 +293,22 @@ def _deploy(
         "graceful_shutdown_wait_loop_s": 0.1,
         "logging_config": LoggingConfig(enable_access_log=False),
     }
-    gpus = 1 if ray.cluster_resources().get("GPU", 0) >= 1 else 0
-    specs = catalog.specs()
+    gpus = min(1.0, ray.cluster_resources().get("GPU", 0.0) / len(policies))
     needs = {"num_cpus": 1, "num_gpus": gpus}
-    engine = deployment(EngineReplica, name="Engine", ray_actor_options=needs, **options).bind(
-        str(checkpoint), model_id, format, specs, sampling
+    engines = [
+        deployment(EngineReplica, name=f"Engine-{number}", ray_actor_options=needs, **options).bind(served)
+        for number, served in enumerate(policies, start=1)
+    ]
+    names = [served.name for served in policies]
+    executors = [served.executor for served in policies if served.executor]
+    ingress = deployment(Ingress, ray_actor_options={"num_cpus": 0}, **options).bind(
+        names, engines, split, limits, keys, executors, host
     )
-    model = {
-        "id": model_id,
-        "object": "model",
-        "created": int(checkpoint.stat().st_mtime),
-        "owned_by": APP,
-        "tools": [spec.as_openai() for spec in specs],
-    }
-    ingress = deployment(Ingress, ray_actor_options={"num_cpus": 0}, **options).bind(engine, model, limits, keys)
     serve.start(http_options={"host": host, "port": port}, logging_config=LoggingConfig(enable_access_log=False))
     try:
         serve.run(ingress, name=APP, route_prefix="/")
     except Exception as error:
-        raise ServingError(f"{model_id} could not be served: {_cause(error)}") from error
+        raise ServingError(f"{', '.join(names)} could not be served: {_cause(error)}") from error
 
 
 def _cause(error: Exception) -> str:
@@ -230,9 +336,3 @@ def require_free(host: str, port: int) -> None:
             f"cannot listen on {host}:{port} ({getattr(error, 'strerror', None) or error}); "
             f"choose another port with --port, such as --port {port + 1}"
         ) from error
-
-
-def _version(checkpoint: Path) -> int:
-    """The step that the checkpoint was saved at; 0 where it does not say."""
-    noted = checkpoint / "apprentice.json"
-    return int(json.loads(noted.read_text()).get("step", 0)) if noted.is_file() else 0

@@ -7,18 +7,23 @@ chance, as in the original.
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from executors.types import MalformedCall, ToolCall
+from executors.retrieval import Index, text_of
+from executors.types import MalformedCall, ToolCall, ToolSpec
 from rl.models.constrained import ToolConstraint
 from rl.models.tool_tokens import ToolTokens
 from rl.models.trie import Trie
 from rl.serving.engine import TransformersPolicy
+from rl.serving.wire import ChatError
 from rollouts.formats.atomic import ACTION, DESCRIBE, FINISH, gave_up, pending, read_arguments
 from rollouts.policy import Request
 from rollouts.types import Completion, Task
+
+if TYPE_CHECKING:
+    from rl.serving.structured import Structures
 
 RETRIES = (0.6, 1.0, 1.0, 1.0)
 """Temperatures of further tries, as published."""
@@ -33,6 +38,24 @@ def given(task: Task) -> tuple[str, ...] | None:
     return tuple(name for name in task.tools if name != DESCRIBE)
 
 
+def retrieved(specs: Sequence[ToolSpec], k: int = 5) -> Provider:
+    """The tools that share the rarest words with a request (``retriever`` in the original, by BM25).
+
+    Args:
+        specs: of all tools; ``describe`` is never among those that are given.
+        k: how many.
+    """
+    known = [spec for spec in specs if spec.name != DESCRIBE]
+    index = Index(text_of(spec) for spec in known)
+    return lambda task: [known[place].name for place, _ in index.search(task.prompt, k)]
+
+
+def named_before(request: Request) -> tuple[str, ...]:
+    """The tools that a search named in this very place before."""
+    calls = (call for turn in request.tried for call in turn.calls)
+    return tuple(str(c.arguments["tool"]) for c in calls if isinstance(c, ToolCall) and c.tool == DESCRIBE)
+
+
 class AtomicPolicy:
     """An engine whose model names tools by tokens."""
 
@@ -45,7 +68,8 @@ class AtomicPolicy:
         provider: Provider = given,
         retries: Sequence[float] = (),
         max_arguments: int = 64,
-        without: Callable[[Request], Sequence[str]] = lambda request: (),
+        without: Callable[[Request], Sequence[str]] = named_before,
+        schemas: Mapping[str, ToolSpec] | None = None,
     ) -> None:
         """
         Args:
@@ -56,7 +80,9 @@ class AtomicPolicy:
             retries: temperatures of further tries after a call that was made before, or an end without an answer;
                 ``RETRIES`` are the original's.
             max_arguments: tokens of a call's arguments.
-            without: tools that may not be named by this very reply, such as those that a search has tried.
+            without: tools that may not be named by this very reply; by default those that a search has tried there.
+            schemas: by tool, the spec whose schema its arguments are held to; a tool without one, or with one that
+                cannot be enforced, is called freely.
         """
         self.name, self.version = engine.name, engine.version
         self.engine = engine
@@ -70,6 +96,9 @@ class AtomicPolicy:
         self._marker = engine.tokenizer.encode(ACTION, add_special_tokens=False)
         self._ends = [int(token) for token in _ends(engine)]
         self._tries: dict[tuple[str, ...], tuple[Trie, int]] = {}
+        self._schemas = dict(schemas or {})
+        self._structures: Structures | None = None
+        self._matchers: dict[str, Any] = {}
 
     def release(self, session: str) -> None:
         self.engine.release(session)
@@ -118,9 +147,25 @@ class AtomicPolicy:
 
     async def _called(self, request: Request, tool: str) -> Completion:
         sampling = dataclasses.replace(request.sampling, max_tokens=self.max_arguments)
-        asked = dataclasses.replace(request, sampling=sampling, stop=("\n",))
+        constraint = self._held_to_schema(tool)
+        asked = dataclasses.replace(request, sampling=sampling, stop=("\n",), constraint=constraint)
         completion = await self.engine.complete(asked)
         return dataclasses.replace(completion, calls=(read_arguments(tool, completion.text),))
+
+    def _held_to_schema(self, tool: str) -> Any:
+        """What holds a call's arguments to the schema of its tool, made once a tool; None where nothing can."""
+        if tool not in self._schemas:
+            return None
+        from rl.serving.structured import JsonConstraint, Structures
+
+        if tool not in self._matchers:
+            self._structures = self._structures or Structures(self.engine)
+            try:
+                self._matchers[tool] = self._structures.matcher(self._schemas[tool].parameters)
+            except ChatError:
+                self._matchers[tool] = None
+        matcher = self._matchers[tool]
+        return None if matcher is None else JsonConstraint(matcher.deep_copy())
 
     def _trie(self, names: tuple[str, ...]) -> tuple[Trie, int]:
         """The tools' trie, and which of its sequences is the end; the last few are kept."""

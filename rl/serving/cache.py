@@ -61,6 +61,11 @@ class Strip:
         return Strip([kv[:, :, :length] for kv in self.keys], [kv[:, :, :length] for kv in self.values])
 
     @torch.inference_mode()
+    def copied(self, length: int) -> "Strip":
+        """A copy of its first tokens."""
+        return Strip([kv[:, :, :length].clone() for kv in self.keys], [kv[:, :, :length].clone() for kv in self.values])
+
+    @torch.inference_mode()
     def copy(self, other: "Strip", length: int) -> None:
         """Begin with the first tokens of another."""
         for mine, theirs in zip(self.keys + self.values, other.keys + other.values, strict=True):

@@ -3,17 +3,19 @@
 import asyncio
 import json
 import secrets
-import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 from executors.types import ToolCall, ToolSpec
+from rl.serving.completions import CompletionRequest, ReplyRequest, TextServer
+from rl.serving.execution import Execution, allowed, answered, attempts
 from rl.serving.protocol import Answered, Asked, answer, ask
-from rl.serving.wire import ChatError, ChatRequest
+from rl.serving.replies import before_stop, counted, envelope, growing, logprobs_of, reply, require_tokens, usage
+from rl.serving.wire import ChatRequest
 from rollouts.formats import Format
-from rollouts.policy import Policy, PolicyUnavailableError, PromptTooLongError
+from rollouts.policy import Policy, Request
 from rollouts.types import Completion, Sampling
 
 REPLY = Sampling(max_tokens=512)
@@ -21,10 +23,16 @@ REPLY = Sampling(max_tokens=512)
 
 
 class ChatServer:
-    """Answers chat requests with one policy. Requests that come at once are decoded together by its engine."""
+    """Answers requests with one policy. Those that come at once are decoded together by its engine."""
 
     def __init__(
-        self, policy: Policy, format: Format, specs: Sequence[ToolSpec], *, sampling: Sampling = REPLY
+        self,
+        policy: Policy,
+        format: Format,
+        specs: Sequence[ToolSpec],
+        *,
+        sampling: Sampling = REPLY,
+        execution: Execution | None = None,
     ) -> None:
         """
         Args:
@@ -32,28 +40,35 @@ class ChatServer:
             format: that it was trained to read and write.
             specs: the tools that it was trained with; callers run them.
             sampling: see ``REPLY``.
+            execution: runs the tools for callers who ask for it; None where nobody may.
         """
         self.policy = policy
         self.format = format
         self.specs = tuple(specs)
         self.sampling = sampling
+        self.execution = execution
+        self._texts = TextServer(policy, sampling)
+        self._structures: Any = None
 
-    async def complete(self, chat: ChatRequest) -> dict[str, Any]:
+    async def complete(self, asking: ReplyRequest) -> dict[str, Any]:
         """The whole response to a request.
 
         Raises:
             ChatError: the request cannot be honoured, or the policy could not reply.
         """
-        asked = self._ask(chat)
-        envelope = self._envelope(chat, asked, "chat.completion")
-        every = asked.choices(chat.n)
+        if isinstance(asking, CompletionRequest):
+            return await self._texts.complete(asking)
+        if asking.apprentice.execute:
+            return await self._execute(asking)
+        asked = self._ask(asking)
+        every = await self._requests(asked, asking.n)
         try:
-            completions = await asyncio.gather(*(self._complete(one) for one in every))
+            completions = await asyncio.gather(*(reply(self.policy, request, "messages") for request in every))
         finally:
-            for one in every:
-                self.policy.release(one.request.session)
-        choices = [self._choice(index, completion, asked, chat) for index, completion in enumerate(completions)]
-        return envelope | {"choices": choices, "usage": usage(completions)}
+            for request in every:
+                self.policy.release(request.session)
+        choices = [self._choice(index, completion, asked, asking) for index, completion in enumerate(completions)]
+        return self._envelope(asking, asked) | {"choices": choices, "usage": usage(completions)}
 
     def _choice(self, index: int, completion: Completion, asked: Asked, chat: ChatRequest) -> dict[str, Any]:
         answered = answer(completion, asked, self.format, self.specs)
@@ -64,7 +79,30 @@ class ChatServer:
         told = logprobs_of(completion, self.policy) if chat.logprobs else None
         return {"index": index, "message": message, "logprobs": told, "finish_reason": answered.finish}
 
-    async def stream(self, chat: ChatRequest) -> AsyncIterator[dict[str, Any]]:
+    async def _execute(self, chat: ChatRequest) -> dict[str, Any]:
+        """The response to a request that has the server run the tools: whole episodes."""
+        session = _session()
+        playing = attempts(chat, self.format, self.specs, self.execution, session=session, defaults=self.sampling)
+        require_tokens(self.policy, map(int, chat.logit_bias), "logit_bias")
+        episodes = await asyncio.gather(*(attempt.play(self.policy, self.format) for attempt in playing))
+        told = [answered(episode, attempt) for episode, attempt in zip(episodes, playing, strict=True)]
+        choices = [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": each.content, **_extra(each)},
+                "logprobs": None,
+                "finish_reason": each.finish,
+            }
+            for index, each in enumerate(told)
+        ]
+        turns = [turn.completion for episode in episodes for turn in episode.turns]
+        written = sum(len(completion.token_ids) for completion in turns)
+        lasts = [episode.turns[-1].completion for episode in episodes]
+        read = sum(last.prompt_tokens + len(last.token_ids) for last in lasts) - written
+        head = envelope(chat, session, "chat.completion", self.policy)
+        return head | {"choices": choices, "usage": counted(max(read, 0), written)}
+
+    async def stream(self, asking: ReplyRequest) -> AsyncGenerator[dict[str, Any]]:
         """The response in chunks, as the reply grows.
 
         Content is sent as soon as the format says that it belongs to an answer; a call is sent whole, once it is
@@ -74,60 +112,74 @@ class ChatServer:
         Raises:
             ChatError: before the first chunk, where the request cannot be honoured; later, where the policy fails.
         """
+        chunks = self._texts.stream(asking) if isinstance(asking, CompletionRequest) else self._stream(asking)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    async def _stream(self, chat: ChatRequest) -> AsyncGenerator[dict[str, Any]]:
+        if chat.apprentice.execute:
+            allowed(chat, self.execution)
         asked = self._ask(chat)
-        counted = bool(chat.stream_options and chat.stream_options.include_usage)
-        envelope = self._envelope(chat, asked, "chat.completion.chunk") | ({"usage": None} if counted else {})
-        texts: asyncio.Queue[str | None] = asyncio.Queue()
-        request = replace(asked.request, on_text=texts.put_nowait)
-        reply = asyncio.ensure_future(self._complete(replace(asked, request=request)))
-        reply.add_done_callback(lambda _: texts.put_nowait(None))
+        counting = bool(chat.stream_options and chat.stream_options.include_usage)
+        head = self._envelope(chat, asked) | ({"usage": None} if counting else {})
+        (request,) = await self._requests(asked, 1)
         sent = ""
         begun = False
-        try:
-            while (text := await texts.get()) is not None:
+        async with aclosing(growing(self.policy, request, "messages")) as texts:
+            async for text in texts:
+                if isinstance(text, Completion):
+                    for delta in self._end(text, asked, chat, sent, begun):
+                        yield head | delta
+                    if counting:
+                        yield head | {"choices": [], "usage": usage([text])}
+                    continue
                 if not begun:
-                    yield envelope | _choice({"role": "assistant", "content": ""})
+                    yield head | _delta({"role": "assistant", "content": ""})
                     begun = True
-                content = self.format.answer_so_far(_safe(text, asked.stop), self.specs) or ""
+                content = asked.content_so_far(before_stop(text, asked.stop), self.format, self.specs)
                 if len(content) > len(sent):
-                    yield envelope | _choice({"content": content[len(sent) :]})
+                    yield head | _delta({"content": content[len(sent) :]})
                     sent = content
-            completion = await reply
-            answered = answer(completion, asked, self.format, self.specs)
-            for delta in _last_deltas(answered, sent, begun):
-                yield envelope | _choice(delta)
-            last = _choice(_extra(answered), answered.finish)
-            if chat.logprobs:
-                last["choices"][0]["logprobs"] = logprobs_of(completion, self.policy)
-            yield envelope | last
-            if counted:
-                yield envelope | {"choices": [], "usage": usage([completion])}
-        finally:
-            reply.cancel()
-            with suppress(asyncio.CancelledError, ChatError):
-                await reply
-            self.policy.release(asked.request.session)
+
+    def _end(
+        self, completion: Completion, asked: Asked, chat: ChatRequest, sent: str, begun: bool
+    ) -> list[dict[str, Any]]:
+        """What of a complete reply has not been sent yet, and how it ended."""
+        answered = answer(completion, asked, self.format, self.specs)
+        last = _delta(_extra(answered), answered.finish)
+        if chat.logprobs:
+            last["choices"][0]["logprobs"] = logprobs_of(completion, self.policy)
+        return [*map(_delta, _last_deltas(answered, sent, begun)), last]
 
     def _ask(self, chat: ChatRequest) -> Asked:
-        session = f"chatcmpl-{secrets.token_hex(12)}"
-        return ask(chat, self.format, self.specs, session=session, defaults=self.sampling)
+        asked = ask(chat, self.format, self.specs, session=_session(), defaults=self.sampling)
+        require_tokens(self.policy, asked.request.sampling.logit_bias, "logit_bias")
+        return asked
 
-    async def _complete(self, asked: Asked) -> Completion:
-        try:
-            return await self.policy.complete(asked.request)
-        except PromptTooLongError as error:
-            raise ChatError(str(error), param="messages", code="context_length_exceeded") from error
-        except PolicyUnavailableError as error:
-            raise ChatError(str(error), status=503, code="policy_unavailable") from error
+    async def _requests(self, asked: Asked, count: int) -> list[Request]:
+        """What the policy is asked; each reply that has to follow a schema has a constraint of its own."""
+        requests = [one.request for one in asked.choices(count)]
+        if asked.schema is None:
+            return requests
+        constraints = await asyncio.to_thread(self._constraints, asked.schema, count)
+        return [replace(one, constraint=each) for one, each in zip(requests, constraints, strict=True)]
 
-    def _envelope(self, chat: ChatRequest, asked: Asked, kind: str) -> dict[str, Any]:
-        return {
-            "id": asked.request.session,
-            "object": kind,
-            "created": int(time.time()),
-            "model": chat.model,
-            "system_fingerprint": f"v{self.policy.version}",
-        }
+    def _constraints(self, schema: Mapping[str, Any], count: int) -> Sequence[Any]:
+        """Constraints of as many replies; it may take a second, in a thread."""
+        from rl.serving.structured import Structures
+
+        if self._structures is None:
+            self._structures = Structures(self.policy)
+        return self._structures.constraints(schema, count)
+
+    def _envelope(self, chat: ChatRequest, asked: Asked) -> dict[str, Any]:
+        kind = "chat.completion.chunk" if chat.stream else "chat.completion"
+        return envelope(chat, asked.request.session, kind, self.policy)
+
+
+def _session() -> str:
+    return f"chatcmpl-{secrets.token_hex(12)}"
 
 
 def _last_deltas(answered: Answered, sent: str, begun: bool) -> list[dict[str, Any]]:
@@ -144,7 +196,7 @@ def _last_deltas(answered: Answered, sent: str, begun: bool) -> list[dict[str, A
     return deltas
 
 
-def _choice(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+def _delta(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
     return {"choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]}
 
 
@@ -159,40 +211,3 @@ def _wire_call(call: ToolCall) -> dict[str, Any]:
 
 def _extra(answered: Answered) -> dict[str, Any]:
     return {"apprentice": answered.extra.model_dump(exclude_defaults=True)}
-
-
-def _safe(text: str, stops: Sequence[str]) -> str:
-    """What of a growing text cannot become part of a stop string any more."""
-    for stop in stops:
-        if (at := text.find(stop)) >= 0:
-            text = text[:at]
-    held = max((size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])), default=0)
-    return text[: len(text) - held]
-
-
-def logprobs_of(completion: Completion, policy: Policy) -> dict[str, Any]:
-    """Each token of a reply with its log-probability, in OpenAI's form.
-
-    Raises:
-        ChatError: the policy writes no tokens.
-    """
-    tokenizer = getattr(policy, "tokenizer", None)
-    if tokenizer is None or len(completion.logprobs) != len(completion.token_ids):
-        raise ChatError(f"{policy.name} tells no log-probabilities", param="logprobs", code="unsupported_value")
-
-    def told(id: int, logprob: float) -> dict[str, Any]:
-        text = tokenizer.decode([id])
-        return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
-
-    tops = completion.top_logprobs or ((),) * len(completion.token_ids)
-    rows = zip(completion.token_ids, completion.logprobs, tops, strict=True)
-    return {
-        "content": [told(id, logprob) | {"top_logprobs": [told(*one) for one in top]} for id, logprob, top in rows],
-        "refusal": None,
-    }
-
-
-def usage(completions: Sequence[Completion]) -> dict[str, int]:
-    """Tokens as the policy counts them, of replies with what they were made to begin with; the prompt counts once."""
-    read, written = completions[0].prompt_tokens, sum(len(completion.token_ids) for completion in completions)
-    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}

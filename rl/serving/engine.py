@@ -109,6 +109,11 @@ class TransformersPolicy:
         return ways.get(type(self._reader), "anew")
 
     @property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end a reply."""
+        return self._ends
+
+    @property
     def adapters(self) -> tuple[str, ...]:
         """Names of the adapters that requests may ask for."""
         return self._adapters.names

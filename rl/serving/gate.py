@@ -5,27 +5,26 @@ neither keys nor what was asked or answered.
 """
 
 import asyncio
-import hashlib
-import hmac
 import json
 import logging
-import os
 import secrets
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from executors.errors import ConfigError
+from rl.serving.keys import Keyring
 from rl.serving.wire import ChatError
 
-KEYS = "APPRENTICE_API_KEYS"
-"""The environment variable with the keys: ``label:key`` or keys alone, separated by commas."""
 OPEN = ("/health", "/metrics")
 """Routes that ask for no key; they tell nothing of what is asked or answered."""
+
+caller: ContextVar[str] = ContextVar("caller", default="")
+"""The label of the key that the request under way came with; empty without keys."""
 
 log = logging.getLogger("apprentice.access")
 
@@ -54,26 +53,6 @@ class Limits:
     """Seconds until the first byte of a response."""
     retry_after: int = 2
     """Seconds after which who was turned away may try again."""
-
-
-def keys_from_environment() -> dict[str, str]:
-    """The digests of the keys that the environment names, with their labels; none where it names none.
-
-    Raises:
-        ConfigError: a key is too short to be one.
-    """
-    digests = {}
-    for number, entry in enumerate(filter(None, map(str.strip, os.environ.get(KEYS, "").split(","))), start=1):
-        label, colon, key = entry.partition(":")
-        label, key = (label, key) if colon else (f"key-{number}", entry)
-        if len(key) < 16:
-            raise ConfigError(f"{KEYS}: {label!r} has fewer than 16 characters; take a random key of 32")
-        digests[_digest(key)] = label
-    return digests
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 @dataclass(slots=True)
@@ -116,6 +95,15 @@ class Figures:
             registry=self.registry,
             buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
         )
+        self.policies = Counter(
+            "apprentice_serve_policy_answers",
+            "Answers by policy and status",
+            ["policy", "status"],
+            registry=self.registry,
+        )
+        self.version = Gauge(
+            "apprentice_serve_version", "Step of the weights that answer", ["policy"], registry=self.registry
+        )
         self.under_way = Gauge("apprentice_serve_under_way", "Requests under way", registry=self.registry)
 
     def text(self) -> bytes:
@@ -127,13 +115,13 @@ class Gate:
     """The middleware."""
 
     def __init__(
-        self, app: ASGIApp, *, limits: Limits, keys: Mapping[str, str], figures: Figures, routes: frozenset[str]
+        self, app: ASGIApp, *, limits: Limits, keys: Keyring, figures: Figures, routes: frozenset[str]
     ) -> None:
         """
         Args:
             app: what is behind.
             limits: see ``Limits``.
-            keys: labels by the digests of keys; who has none of them is refused, unless there are none.
+            keys: who has none of them is refused, unless none are required.
             figures: counts what passes.
             routes: that are counted by name; all others are counted as one.
         """
@@ -153,6 +141,7 @@ class Gate:
         began = time.monotonic()
         headers = {name.lower(): value for name, value in scope["headers"]}
         label = self._label(headers.get(b"authorization", b""))
+        caller.set((label or "") if self._keys.required else "")
         try:
             refusal = self._refusal(scope["path"], label, headers)
             if refusal is not None:
@@ -220,16 +209,11 @@ class Gate:
         return ChatError(f"a request may have {self._limits.max_body:,} bytes", status=413, code="request_too_large")
 
     def _label(self, authorization: bytes) -> str | None:
-        """Who asks; None where that is nobody who may. Every key is compared, so that none is found by the time."""
-        if not self._keys:
+        """Who asks; None where that is nobody who may."""
+        if not self._keys.required:
             return "anyone"
         kind, _, key = authorization.decode("latin-1").partition(" ")
-        given = _digest(key.strip()) if kind.lower() == "bearer" else ""
-        found = None
-        for digest, label in self._keys.items():
-            if hmac.compare_digest(digest, given):
-                found = label
-        return found
+        return self._keys.label(key.strip() if kind.lower() == "bearer" else "")
 
     def _note(self, scope: Scope, passage: "_Passage", label: str | None, began: float) -> None:
         took = time.monotonic() - began

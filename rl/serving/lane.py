@@ -22,8 +22,9 @@ _WORTH = 64
 class Lane:
     """A continuously batched decode loop's state: rows join, read, and leave at any pass.
 
-    A prompt is read once, into a strip of its own. Rows whose prompt has company attend it where it lies; others
-    copy it into their tail, so that they are attended all at once.
+    A prompt is read once, into a strip of its own. Rows whose prompt has company attend it where it lies, and so do
+    rows whose prompts have a long beginning in common; others copy it into their tail, so that they are attended all
+    at once.
     """
 
     def __init__(self, model: PackedModel, memory: Memory, adapter: str, *, alone: int) -> None:
@@ -98,14 +99,16 @@ class Lane:
         prompts = self._memory.prompts
         head = row.head
         known = prompts.find(self._adapter, head)
+        if known is None and not siblings:
+            known = prompts.beginning(self._adapter, head, self._alone)
         prompt = known or Prompt(self._adapter, head)
         prompts.hold(prompt)
         if known is None:
             prompts.add(prompt)
         row.prompt = prompt
-        row.todo = list(row.tokens[len(head) :])
+        row.todo = list(row.tokens[len(prompt.tokens) :])
         rest = len(row.todo) + row.room
-        row.shares = siblings or prompt.users > 1 or len(head) >= self._alone
+        row.shares = siblings or prompt.users > 1 or len(prompt.tokens) >= self._alone
         if not row.shares and not self._claim(row, len(head) + rest):
             row.shares = True
         if row.shares and not self._claim(row, rest):
@@ -120,8 +123,8 @@ class Lane:
         if known is None:
             self._reading.append(prompt)
         else:
-            counts.shared += len(head)
-        if prompt.logits is None:
+            counts.shared += len(prompt.tokens)
+        if prompt.logits is None and not prompt.partial:
             self._waiting.append(row)
         else:
             self._start(row)

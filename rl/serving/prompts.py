@@ -10,6 +10,8 @@ from rl.serving.cache import Strip
 
 _BLOCK = 16
 """Tokens that are compared at once in search of a common beginning."""
+_REST = 128
+"""Tokens behind a common beginning up to which a prompt is read as a part of its row, and not kept by itself."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,11 +30,13 @@ class Prompt:
     """Rows and sessions that hold it."""
     used: int = 0
     """When it was last needed, by the table's clock."""
+    partial: bool = False
+    """Whether it is only what several prompts begin with, of which each goes on in its own way."""
 
     @property
-    def key(self) -> tuple[str, tuple[int, ...]]:
+    def key(self) -> tuple[str, tuple[int, ...], bool]:
         """By which it is found."""
-        return self.adapter, self.tokens
+        return self.adapter, self.tokens, self.partial
 
 
 class Prompts:
@@ -48,7 +52,7 @@ class Prompts:
         """That all prompts take, those included that were forgotten and are held still."""
         self.idle_tokens = 0
         """That those take that nobody holds."""
-        self._known: dict[tuple[str, tuple[int, ...]], Prompt] = {}
+        self._known: dict[tuple[str, tuple[int, ...], bool], Prompt] = {}
         self._idle: dict[Prompt, None] = {}
         self._blocks: dict[tuple[str, int], Prompt] = {}
         self._clock = itertools.count(1)
@@ -58,11 +62,34 @@ class Prompts:
 
     def cost(self, prompt: Prompt) -> int:
         """Tokens that a prompt takes the memory of."""
-        return len(prompt.tokens) + self.logits_cost
+        return len(prompt.tokens) + (0 if prompt.partial else self.logits_cost)
 
     def find(self, adapter: str, tokens: tuple[int, ...]) -> Prompt | None:
         """The prompt of exactly these tokens, read or being read."""
-        return self._known.get((adapter, tokens))
+        return self._known.get((adapter, tokens, False))
+
+    def beginning(self, adapter: str, tokens: tuple[int, ...], least: int) -> Prompt | None:
+        """What a prompt has in common with others that were read, for all of them to attend it where it lies.
+
+        Args:
+            adapter: that is to read.
+            tokens: of the prompt.
+            least: tokens from which on that is worth it.
+
+        Returns:
+            All that was read of it, or up to a block less where more rows begin with that; None where it is too
+            little, or where too much is left to be read.
+        """
+        found, same = self.longest(Prompt(adapter, tokens))
+        if found is None or found.strip is None or same < least or len(tokens) - same > _REST:
+            return None
+        kept = (self._known.get((adapter, tokens[:length], True)) for length in range(same, same - _BLOCK, -1))
+        if (known := max(filter(None, kept), key=lambda one: one.users, default=None)) is not None:
+            return known
+        begun = Prompt(adapter, tokens[:same], found.strip.copied(same), same, partial=True)
+        self.add(begun)
+        self._index(begun)
+        return begun
 
     def add(self, prompt: Prompt) -> None:
         """A prompt that is about to be read, by whom it is held."""
@@ -73,7 +100,10 @@ class Prompts:
         """A prompt was read to its end."""
         prompt.logits = logits
         if self._known.get(prompt.key) is prompt:
-            self._blocks |= {(prompt.adapter, block): prompt for block in _blocks(prompt.tokens)}
+            self._index(prompt)
+
+    def _index(self, prompt: Prompt) -> None:
+        self._blocks |= {(prompt.adapter, block): prompt for block in _blocks(prompt.tokens)}
 
     def hold(self, prompt: Prompt) -> None:
         """Somebody needs it."""
@@ -110,7 +140,7 @@ class Prompts:
     def clear(self, adapter: str | None = None) -> None:
         """Forget all prompts that were read, or those of one adapter."""
         for prompt in list(self._known.values()):
-            if adapter in (None, prompt.adapter) and prompt.logits is not None:
+            if adapter in (None, prompt.adapter) and (prompt.partial or prompt.logits is not None):
                 self.forget(prompt)
 
     def longest(self, prompt: Prompt) -> tuple[Prompt | None, int]:

@@ -15,16 +15,18 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from executors.types import MalformedCall, Observation, ToolCall, ToolSpec
 from rl.serving.wire import (
     AssistantMessage,
     ChatError,
     ChatRequest,
+    Drawing,
     Extra,
     Message,
     NamedTool,
+    PlainText,
     SystemMessage,
     ToolMessage,
     UserMessage,
@@ -46,6 +48,10 @@ class Asked:
     """Messages that the policy does not read."""
     stop: tuple[str, ...] = ()
     """Where the caller wants the reply cut."""
+    parallel: bool = True
+    """Whether the reply may be told with several calls."""
+    schema: Mapping[str, Any] | None = None
+    """The JSON schema of all that follows what the reply is made to begin with; None where anything may."""
 
     def choices(self, count: int) -> list["Asked"]:
         """The same, asked several times: each with a session and a seed of its own."""
@@ -59,6 +65,15 @@ class Asked:
             )
             for number in range(count)
         ]
+
+    def content_so_far(self, text: str, format: Format, specs: Sequence[ToolSpec]) -> str:
+        """What of a growing reply is content for sure."""
+        return self.behind(text) if self.schema is not None else format.answer_so_far(text, specs) or ""
+
+    def behind(self, text: str) -> str:
+        """What of a reply follows what it was made to begin with."""
+        text, begun = text.lstrip(), self.request.prefix.lstrip()
+        return "" if begun.startswith(text) else text.removeprefix(begun).strip()
 
     def cut(self, completion: Completion) -> Completion:
         """A reply without the caller's stop string and all that follows it."""
@@ -82,31 +97,59 @@ def ask(
         ChatError: the request cannot be honoured, and why.
     """
     offered = _offered(chat, specs)
+    schema = _schema(chat, format, offered)
     question, following = _last_question(chat.messages)
     prompt = chat.messages[question]
     task = Task(id=session, prompt=prompt.content, tools=tuple(spec.name for spec in offered))
     segments: list[str | Completion] = [format.opening(task, offered)]
+    turns: list[Turn] = []
     index = question + 1
     while index < len(chat.messages):
         turn = _turn(following, index, format, specs)
+        turns.append(turn)
         segments += [turn.completion, format.observed(turn)]
         index += 1 + len(turn.calls)
     if chat.stream_options and not chat.stream:
         raise ChatError("'stream_options' needs 'stream': true", param="stream_options")
     if chat.n > 1 and chat.stream:
         raise ChatError("'n' above 1 cannot be streamed; ask for one reply, or without 'stream'", param="n")
+    if chat.apprentice.max_turns and not chat.apprentice.execute:
+        raise ChatError("'apprentice.max_turns' needs 'apprentice.execute': true", param="apprentice.max_turns")
     if chat.top_logprobs and not chat.logprobs:
         raise ChatError("'top_logprobs' needs 'logprobs': true", param="top_logprobs")
     request = Request(
         task=task,
         segments=tuple(segments),
+        turns=tuple(turns),
         session=session,
         sampling=_sampling(chat, defaults),
-        stop=(*format.stop, *chat.stop),
+        stop=chat.stop if schema else (*format.stop, *chat.stop),
         prefix=_prefix(chat, format, offered),
         seed=secrets.randbits(53) if chat.seed is None else derive_seed("chat", chat.seed),
     )
-    return Asked(request, frozenset(task.tools), question, chat.stop)
+    return Asked(request, frozenset(task.tools), question, chat.stop, chat.parallel_tool_calls, schema)
+
+
+def _schema(chat: ChatRequest, format: Format, offered: Sequence[ToolSpec]) -> Mapping[str, Any] | None:
+    """What the whole content has to follow, where the request says so and the format has a place for it."""
+    if chat.response_format is None or isinstance(chat.response_format, PlainText):
+        return None
+    if offered:
+        raise ChatError(
+            "a reply that may call tools cannot be held to 'response_format'; leave 'tools' out, or set 'tool_choice' "
+            "to 'none'",
+            param="response_format",
+            code="unsupported_value",
+        )
+    begun = f"{format.forced('direct', ())}{{}}"
+    if not format.write_answer("{}").lstrip().startswith(begun.lstrip()):
+        raise ChatError(
+            f"the policy's format ({format.name}) cannot be made to write an answer and nothing else, so it cannot be "
+            "held to 'response_format'",
+            param="response_format",
+            code="unsupported_value",
+        )
+    return chat.response_format.schema_
 
 
 def _last_question(messages: Sequence[Message]) -> tuple[int, Mapping[int, Message]]:
@@ -151,7 +194,7 @@ def _turn(messages: Mapping[int, Message], index: int, format: Format, specs: Se
             )
         results[wanted.pop(result.tool_call_id)] = Observation(result.content)
     own = caller.apprentice.reply if caller.apprentice else ""
-    read = own and format.parse(own, specs) == calls
+    read = own and (format.apart or format.parse(own, specs) == calls)
     text = own if read else format.write_calls(calls, specs, caller.content)
     return Turn(Completion(text=text, finish="stop"), calls, tuple(results[number] for number in sorted(results)))
 
@@ -216,21 +259,32 @@ def _sampling(chat: ChatRequest, defaults: Sampling) -> Sampling:
     limits = {limit for limit in (chat.max_tokens, chat.max_completion_tokens) if limit is not None}
     if len(limits) == 2:
         raise ChatError("'max_tokens' and 'max_completion_tokens' differ; give one", param="max_tokens")
-    return Sampling(
-        temperature=defaults.temperature if chat.temperature is None else chat.temperature,
-        top_p=defaults.top_p if chat.top_p is None else chat.top_p,
-        top_k=defaults.top_k,
-        max_tokens=next(iter(limits), defaults.max_tokens),
-        logit_bias=_bias(chat),
-        top_logprobs=chat.top_logprobs or 0,
-    )
+    return drawn(chat, defaults, next(iter(limits), defaults.max_tokens), chat.top_logprobs or 0)
 
 
-def _bias(chat: ChatRequest) -> dict[int, float]:
-    for id in chat.logit_bias:
-        if not id.isdecimal():
+def drawn(asking: Drawing, defaults: Sampling, max_tokens: int, top_logprobs: int) -> Sampling:
+    """How replies are drawn that a request asks for.
+
+    Args:
+        asking: the request.
+        defaults: where it does not say.
+        max_tokens: of a reply.
+        top_logprobs: to be told.
+
+    Raises:
+        ChatError: a bias is for no token.
+    """
+    for id in asking.logit_bias:
+        if not (id.isascii() and id.isdecimal() and len(id) < 10):
             raise ChatError(f"'logit_bias' is by token id, and {id!r} is none", param="logit_bias")
-    return {int(id): bias for id, bias in chat.logit_bias.items()}
+    return Sampling(
+        temperature=defaults.temperature if asking.temperature is None else asking.temperature,
+        top_p=defaults.top_p if asking.top_p is None else asking.top_p,
+        top_k=defaults.top_k,
+        max_tokens=max_tokens,
+        logit_bias={int(id): bias for id, bias in asking.logit_bias.items()},
+        top_logprobs=top_logprobs,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,14 +297,28 @@ class Answered:
     extra: Extra
 
 
+def _structured(asked: Asked, completion: Completion) -> str:
+    """The content of a reply that follows a schema. Raises ChatError where it is whole and no JSON after all."""
+    content = asked.behind(completion.text)
+    if completion.finish == "end":
+        try:
+            json.loads(content)
+        except (ValueError, RecursionError) as error:
+            told = "the reply is not the JSON that its tokens were held to; this tokenizer is not supported"
+            raise ChatError(told, status=503, code="policy_unavailable") from error
+    return content
+
+
 def answer(completion: Completion, asked: Asked, format: Format, specs: Sequence[ToolSpec]) -> Answered:
     """What to tell of a reply: calls of offered tools, or a text; a call that went wrong is told as such."""
     extra = Extra(reply=completion.text, unread_messages=asked.unread)
     completion = asked.cut(completion)
     finish: Literal["stop", "length"] = "length" if completion.finish == "length" else "stop"
+    if asked.schema is not None:
+        return Answered(_structured(asked, completion), (), finish, extra)
     offered: list[ToolCall] = []
     went_wrong: dict[str, str] = {}
-    for call in format.parse(completion.text, specs):
+    for call in format.parse(completion.text, specs) if completion.calls is None else completion.calls:
         if isinstance(call, MalformedCall):
             went_wrong.setdefault("malformed_call", call.error)
         elif call.tool not in asked.offered:
@@ -258,6 +326,9 @@ def answer(completion: Completion, asked: Asked, format: Format, specs: Sequence
         else:
             offered.append(call)
     if offered and not went_wrong:
+        if not asked.parallel:
+            extra = extra.model_copy(update={"untold_calls": len(offered) - 1})
+            del offered[1:]
         content = format.answer_so_far(completion.text, specs) or None
         return Answered(content, tuple(offered), "tool_calls", extra)
     if not went_wrong:

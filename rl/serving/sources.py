@@ -9,12 +9,9 @@ from pydantic import Field, model_validator
 from executors.catalog import Catalog
 from executors.endpoint import Endpoint, EndpointClient
 from executors.errors import ConfigError
-from rl.config import Strict
-from rl.models.load import require_model
+from rl.config import ModelPath, Strict
 from rl.serving.endpoint import Mode
-from rl.serving.policies import EndpointModel, LocalPolicy, RandomAgent
 from rl.serving.random_agent import Habits
-from rl.serving.vllm import VllmEngine, require_vllm
 from rollouts.formats import Format
 from rollouts.policy import Policy
 
@@ -82,6 +79,8 @@ class _Endpoint(Strict):
 
     def build(self, name: str, format: Format, catalog: Catalog, *, gpu: bool = False) -> Callable[[], Policy]:
         """What builds the policy in the process that plays it."""
+        from rl.serving.policies import EndpointModel
+
         return EndpointModel(
             name=name,
             endpoint=self.endpoint(),
@@ -119,7 +118,7 @@ class VllmEngineConfig(Strict):
     """A model directory in vLLM's engine, inside the rollout worker; needs a GPU and vLLM."""
 
     kind: Literal["vllm_engine"] = "vllm_engine"
-    path: str
+    path: ModelPath
     options: dict[str, Any] = {}
     """Of vLLM's ``AsyncEngineArgs``."""
     place: Placement | None = None
@@ -127,10 +126,15 @@ class VllmEngineConfig(Strict):
 
     def build(self, name: str, format: Format, catalog: Catalog, *, gpu: bool = False) -> Callable[[], Policy]:
         """What builds the policy in the process that plays it."""
+        from rl.serving.vllm import VllmEngine
+
         return VllmEngine(name, self.path, self.options)
 
     def check(self) -> None:
         """See that vLLM and the model are there. Raises ConfigError or DataError."""
+        from rl.models.load import require_model
+        from rl.serving.vllm import require_vllm
+
         require_model(Path(self.path))
         require_vllm()
 
@@ -139,18 +143,22 @@ class LocalConfig(Strict):
     """Another model from a local directory in Hugging Face's format, behind the transformers engine."""
 
     kind: Literal["huggingface"] = "huggingface"
-    path: str
-    adapters: dict[str, str] = {}
+    path: ModelPath
+    adapters: dict[str, ModelPath] = {}
     """Directories of LoRA adapters in PEFT's format, by the names that sources ask for them by."""
     place: Placement | None = None
     """Its own workers."""
 
     def build(self, name: str, format: Format, catalog: Catalog, *, gpu: bool = False) -> Callable[[], Policy]:
         """What builds the policy in the process that plays it."""
+        from rl.serving.policies import LocalPolicy
+
         return LocalPolicy(name, self.path, gpu=gpu, adapters=self.adapters)
 
     def check(self) -> None:
         """See that the model and its adapters are there. Raises DataError."""
+        from rl.models.load import require_model
+
         for path in (self.path, *self.adapters.values()):
             require_model(Path(path))
 
@@ -184,6 +192,8 @@ class RandomConfig(Strict):
 
     def build(self, name: str, format: Format, catalog: Catalog, *, gpu: bool = False) -> Callable[[], Policy]:
         """What builds the policy in the process that plays it."""
+        from rl.serving.policies import RandomAgent
+
         return RandomAgent(name=name, format=format, catalog=catalog, habits=self.habits())
 
     def check(self) -> None:

@@ -17,6 +17,7 @@ from rl.models.tiny import build_tokenizer
 from rl.serving.chat import ChatServer
 from rl.serving.http import ChatEngine, build_api
 from rl.serving.protocol import ask
+from rl.serving.weights import OneServer
 from rl.serving.wire import ChatError, read
 from rollouts.formats.chat import ChatFormat
 from rollouts.formats.inline import InlineFormat
@@ -219,7 +220,16 @@ def test_sampling_is_the_requests_where_it_says_and_the_servers_elsewhere():
         ({"top_k": 5}, "top_k"),
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
         ({"stop": [""]}, "stop"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "json_object"}, "tools": [CALCULATOR]}, "response_format"),
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format.json_schema.schema"),
+        ({"store": True}, "store"),
+        ({"service_tier": "priority"}, "service_tier"),
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"functions": []}, "functions"),
+        ({"apprentice": {"run": True}}, "apprentice.run"),
+        ({"apprentice": {"max_turns": 2}}, "apprentice.max_turns"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logit_bias": {"the": 5}}, "logit_bias"),
         ({"logit_bias": {"7": 500}}, "logit_bias.7"),
@@ -244,8 +254,9 @@ def test_field_that_is_not_supported_is_refused_by_name(fields, param):
     assert error.body()["error"]["type"] == "invalid_request_error"
 
 
-def test_fields_that_are_null_are_not_given():
-    nulls = {"frequency_penalty": None, "tools": None, "tool_choice": None, "seed": None}
+def test_fields_that_are_null_or_ask_for_nothing_are_not_given():
+    nulls = {"frequency_penalty": 0.0, "store": False, "service_tier": "auto", "modalities": ["text"], "user": "ann"}
+    nulls |= {"presence_penalty": None, "tools": None, "tool_choice": None, "seed": None}
     assert read(body(called(refusal=None, audio=None), **nulls), MODEL).tools == []
 
 
@@ -372,8 +383,8 @@ async def test_stream_that_nobody_reads_any_more_releases_its_session():
 
 def client(policy: ScriptedPolicy) -> openai.AsyncOpenAI:
     """The official client, in front of the routes."""
-    engine = ChatEngine(ChatServer(policy, InlineFormat(), CATALOG.specs()))
-    api = build_api(engine, {"id": MODEL, "object": "model", "created": 0, "owned_by": "test"})
+    model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "test"}
+    api = build_api(ChatEngine(OneServer(ChatServer(policy, InlineFormat(), CATALOG.specs()), model)))
     transport = httpx2.ASGITransport(api, raise_app_exceptions=False)
     http = httpx2.AsyncClient(transport=transport, base_url="http://test/v1")
     return openai.AsyncOpenAI(base_url="http://test/v1", api_key="none", http_client=http, max_retries=0)
@@ -397,7 +408,7 @@ async def test_official_client_sees_its_own_errors():
         with pytest.raises(openai.NotFoundError, match="no model 'other'"):
             await official.chat.completions.create(model="other", messages=[QUESTION])
         with pytest.raises(openai.NotFoundError, match="there are /v1/chat/completions"):
-            await official.completions.create(model=MODEL, prompt="2+3")
+            await official.embeddings.create(model=MODEL, input="2+3")
 
 
 async def test_engine_that_fails_is_a_server_error_in_the_same_shape():

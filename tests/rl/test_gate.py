@@ -11,15 +11,18 @@ from fastapi.responses import StreamingResponse
 from prometheus_client.parser import text_string_to_metric_families
 
 from executors.errors import ConfigError
-from rl.serving.gate import Figures, Gate, Limits, keys_from_environment
+from rl.serving.gate import Figures, Gate, Limits
+from rl.serving.keys import Keyring, keys_from_environment
 
 KEY, OTHER = "k" * 32, "o" * 32
 
 
-def app(limits: Limits = Limits(), keys: dict[str, str] | None = None, figures: Figures | None = None) -> FastAPI:
+def app(limits: Limits = Limits(), keys: Keyring | None = None, figures: Figures | None = None) -> FastAPI:
     api = FastAPI()
     figures = figures or Figures()
-    api.add_middleware(Gate, limits=limits, keys=keys or {}, figures=figures, routes=frozenset({"/echo", "/slow"}))
+    api.add_middleware(
+        Gate, limits=limits, keys=keys or Keyring(), figures=figures, routes=frozenset({"/echo", "/slow"})
+    )
     api.state.open = asyncio.Event()
 
     @api.post("/echo")
@@ -52,7 +55,7 @@ def client(api: FastAPI) -> httpx.AsyncClient:
 
 
 @pytest.fixture
-def keys(monkeypatch) -> dict[str, str]:
+def keys(monkeypatch) -> Keyring:
     monkeypatch.setenv("APPRENTICE_API_KEYS", f"team:{KEY}, {OTHER}")
     return keys_from_environment()
 
@@ -63,8 +66,8 @@ async def test_without_keys_everyone_may_ask():
 
 
 async def test_with_keys_only_who_has_one_may_ask_and_health_is_open(keys):
-    assert sorted(keys.values()) == ["key-2", "team"]
-    assert not any(KEY in digest for digest in keys)
+    assert sorted(keys.digests().values()) == ["key-2", "team"]
+    assert KEY not in repr(keys)
     async with client(app(keys=keys)) as http:
         for headers in ({}, {"authorization": f"Bearer {KEY}x"}, {"authorization": KEY}, {"authorization": "Bearer "}):
             answer = await http.post("/echo", headers=headers)
@@ -80,7 +83,7 @@ def test_a_key_that_is_too_short_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match="'team' has fewer than 16 characters"):
         keys_from_environment()
     monkeypatch.delenv("APPRENTICE_API_KEYS")
-    assert keys_from_environment() == {}
+    assert not keys_from_environment().required
 
 
 async def test_a_body_that_is_too_large_is_refused_whatever_its_headers_say():
@@ -155,3 +158,32 @@ async def test_every_answer_has_an_id_that_is_in_the_log(caplog):
         async with client(app()) as http:
             id = (await http.post("/echo")).headers["x-request-id"]
     assert json.loads(caplog.records[-1].message)["request"] == id
+
+
+async def test_keys_of_a_file_change_while_the_endpoint_runs(monkeypatch, tmp_path):
+    path = tmp_path / "keys"
+    path.write_text(f"# of the team\nteam:{KEY}\n")
+    monkeypatch.setenv("APPRENTICE_API_KEYS_FILE", str(path))
+    now = [0.0]
+    monkeypatch.setattr("rl.serving.keys.time.monotonic", lambda: now[0])
+    keys = keys_from_environment()
+
+    async def allowed(http: httpx.AsyncClient, key: str) -> bool:
+        now[0] += 2
+        return (await http.post("/echo", headers={"authorization": f"Bearer {key}"})).status_code == 200
+
+    async with client(app(keys=keys)) as http:
+        assert [await allowed(http, key) for key in (KEY, OTHER)] == [True, False]
+        path.write_text(f"team:{KEY}\nnew:{OTHER}\n")
+        assert [await allowed(http, key) for key in (KEY, OTHER)] == [True, True]
+        path.write_text(f"new:{OTHER}\n# {'x' * 40}\n")
+        assert [await allowed(http, key) for key in (KEY, OTHER)] == [False, True]
+        path.write_text("short")
+        assert await allowed(http, OTHER), "what cannot be read changes nothing"
+        path.unlink()
+        assert await allowed(http, OTHER)
+        path.write_text("")
+        assert not await allowed(http, OTHER), "an empty file lets nobody in, rather than everybody"
+    monkeypatch.setenv("APPRENTICE_API_KEYS_FILE", str(tmp_path / "nowhere"))
+    with pytest.raises(ConfigError, match="cannot be read"):
+        keys_from_environment()

@@ -1,5 +1,7 @@
 """The Ray Serve app over real HTTP, asked by the official client."""
 
+import dataclasses
+import functools
 import json
 import socket
 from collections.abc import Iterator
@@ -7,10 +9,12 @@ from pathlib import Path
 
 import openai
 import pytest
+from mcp import Client
 
 from executors.errors import ConfigError, DataError
+from executors.executor import Executor
 from rl import remote
-from rl.serving.app import Server, ServingError, serve_run
+from rl.serving.app import Served, Server, ServingError, serve_run
 from tests.rl.overfitted import ANSWERS, CATALOG, COUNT, FORMAT, GREETING, SUM, write_checkpoint
 
 pytestmark = pytest.mark.ray
@@ -27,7 +31,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     logs = tmp_path_factory.mktemp("logs")
-    server = serve_run(checkpoint, MODEL, FORMAT, CATALOG, port=free_port(), logs=logs, blocking=False)
+    executing = dataclasses.replace(served(checkpoint), executor=functools.partial(Executor, CATALOG))
+    server = serve_run(executing, port=free_port(), logs=logs, blocking=False)
     yield server
     server.stop()
 
@@ -36,6 +41,10 @@ def server(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def client(server: Server) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=server.url, api_key="none", max_retries=0, timeout=60) as client:
         yield client
+
+
+def served(checkpoint: Path) -> Served:
+    return Served(name=MODEL, checkpoints=checkpoint.parent, checkpoint=checkpoint.name, format=FORMAT, catalog=CATALOG)
 
 
 def free_port() -> int:
@@ -51,12 +60,13 @@ def asked(question: str) -> dict[str, str]:
 def test_replica_that_cannot_load_its_model_says_why(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ServingError, match=rf"DataError: the model in {tmp_path} cannot be loaded"):
-        serve_run(tmp_path, MODEL, FORMAT, CATALOG, port=free_port(), blocking=False)
+        serve_run(served(tmp_path), port=free_port(), blocking=False)
 
 
 def test_models_are_listed_with_their_tools(client):
-    (model,) = client.models.list().data
-    assert (model.id, model.tools) == (MODEL, TOOLS)
+    default, step = client.models.list().data
+    assert (default.id, default.tools, default.checkpoint) == (MODEL, TOOLS, "step-120")
+    assert (step.id, step.version) == (f"{MODEL}:step-120", 120)
 
 
 def test_call_and_its_result_lead_to_the_answer(client):
@@ -133,6 +143,29 @@ def test_unknown_model_is_not_found(client):
     assert caught.value.code == "model_not_found"
 
 
+def test_completions_responses_and_structured_replies_cross_between_the_processes(client):
+    raw = client.completions.create(model=MODEL, prompt=f"{SUM}\n", stop=")->", max_tokens=20)
+    assert raw.choices[0].text == "calculator(2+3"
+    kinds = [event.type for event in client.responses.create(model=MODEL, input=COUNT, stream=True)]
+    assert (kinds[0], kinds[-1]) == ("response.created", "response.completed")
+    assert kinds.count("response.output_text.delta") > 3
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["yes", "no"]}}}
+    held = client.chat.completions.create(model=MODEL, messages=[asked(COUNT)], response_format=form)
+    assert json.loads(held.choices[0].message.content) in ("yes", "no")
+
+
+async def test_tools_run_in_the_server_for_who_asks_and_for_an_mcp_client(client, server):
+    message = (
+        client.chat.completions.create(model=MODEL, messages=[asked(SUM)], extra_body={"apprentice": {"execute": True}})
+        .choices[0]
+        .message
+    )
+    assert message.content == ANSWERS[SUM]
+    assert message.apprentice["episode"]["turns"][0]["observations"][0]["content"] == "5"
+    async with Client(f"{server.url}/tools") as connected:
+        assert (await connected.call_tool("calculator", {"expression": "6*7"})).content[0].text == "42"
+
+
 def test_health_says_which_weights_answer(client, server):
     health = client.get(f"{server.url.removesuffix('/v1')}/health", cast_to=object)
     assert health == {"status": "ok", "version": 120}
@@ -145,10 +178,32 @@ def test_port_in_use_is_a_config_error_before_ray_starts(checkpoint, monkeypatch
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=rf"127.0.0.1:{port} .*in use.*--port {port + 1}"):
-            serve_run(checkpoint, MODEL, FORMAT, CATALOG, port=port, blocking=False)
+            serve_run(served(checkpoint), port=port, blocking=False)
 
 
 def test_folder_without_a_model_is_a_data_error_before_ray_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "start", lambda **_: pytest.fail("Ray was started"))
-    with pytest.raises(DataError, match="it has no config"):
-        serve_run(tmp_path, MODEL, FORMAT, CATALOG, port=free_port(), blocking=False)
+    with pytest.raises(DataError, match="has no checkpoint"):
+        serve_run(served(tmp_path), port=free_port(), blocking=False)
+
+
+def test_other_machines_get_in_with_keys_alone_and_never_to_a_cluster_without_tokens(checkpoint, monkeypatch):
+    monkeypatch.setattr(remote, "start", lambda **_: pytest.fail("Ray was started"))
+    for variable in ("APPRENTICE_API_KEYS", "APPRENTICE_API_KEYS_FILE", "RAY_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(ConfigError, match="put keys into APPRENTICE_API_KEYS"):
+        serve_run(served(checkpoint), host="0.0.0.0", port=free_port())
+    monkeypatch.setenv("APPRENTICE_API_KEYS", "team:" + "k" * 32)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(ConfigError, match=r"Ray on this machine would run whatever .*RAY_AUTH_MODE=token"):
+        serve_run(served(checkpoint), host="0.0.0.0", port=free_port())
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(ConfigError, match="the cluster that RAY_ADDRESS names would run whatever"):
+        serve_run(served(checkpoint), host="0.0.0.0", port=free_port())
+
+
+def test_names_of_several_policies_are_told_apart(checkpoint, monkeypatch):
+    monkeypatch.setattr(remote, "start", lambda **_: pytest.fail("Ray was started"))
+    with pytest.raises(ConfigError, match="cannot be the name of one of several"):
+        serve_run(served(checkpoint), served(checkpoint), port=free_port())

@@ -1,0 +1,200 @@
+"""How runs are served: what of a run's folder the endpoint needs."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from executors.catalog import Catalog
+from executors.errors import ConfigError, DataError
+from executors.types import ToolSpec
+from rl.config import validate
+from rl.models.load import load_tokenizer
+from rl.models.tool_head import token_of
+from rl.recipes.executors import ExecutorBuilder
+from rl.recipes.parts import TriceConfig
+from rl.recipes.toolkengpt_config import ToolkenGptConfig
+from rl.run import Run
+from rl.serving.app import Served, serve_run
+from rl.serving.chat import REPLY
+from rl.serving.policies import LocalPolicy
+from rl.serving.published import Published
+from rl.serving.repl import chat, converse
+from rl.serving.split import read_shares
+from rl.serving.toolken import ToolkenPolicy
+from rl.serving.weights import Opener
+from rollouts.formats import Format
+from rollouts.formats.toolken import ToolkenFormat
+
+_LOOK_EVERY = 1.0
+"""Seconds between looks at a run's folder."""
+_TOOL_TIMEOUT = 30.0
+"""Seconds of a call, of runs whose config says nothing of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked for beside the runs."""
+
+    checkpoint: str = "best"
+    """That answers by default: ``best``, ``newest``, or its name."""
+    follow: bool = False
+    """Whether to take newer ones as they are published."""
+    keep: int = 1
+    """Further models kept in memory."""
+    execute: bool = False
+    """Whether clients may have the tools run here."""
+    adapters: tuple[str, ...] = ()
+    """Further LoRA adapters, each as ``NAME=FOLDER``."""
+
+    def folders(self) -> dict[str, Path]:
+        """The adapters' folders by name. Raises ConfigError where one is not so written."""
+        pairs = [text.partition("=") for text in self.adapters]
+        wrong = next(("".join(pair) for pair in pairs if not all(pair)), None)
+        if wrong is not None:
+            raise ConfigError(f"--adapter {wrong!r} has to read NAME=FOLDER, such as terse=adapters/terse")
+        return {name: Path(folder) for name, _, folder in pairs}
+
+
+def serve_runs(runs: Sequence[Path], wanted: Wanted, *, split: str | None, host: str, port: int) -> None:
+    """Serve runs until Ctrl-C, one or several side by side.
+
+    Raises:
+        ConfigError, DataError, ServingError: see ``serve_run``, and where the options do not fit together.
+    """
+    names = [str(Run.open(run).config().get("name", run.name)) for run in runs]
+    if len(set(names)) < len(names):
+        names = [run.resolve().name for run in runs]
+    served = [_served(name, run, wanted) for name, run in zip(names, runs, strict=True)]
+    shares = read_shares(split, names)
+    serve_run(*served, split=shares, host=host, port=port, logs=Run(runs[0]).folder("logs").resolve())
+
+
+def chat_with(path: Path, checkpoint: str = "best") -> None:
+    """Answer questions from standard input with a run's policy, whose tools are really run.
+
+    Raises:
+        ConfigError, DataError: the run has no such policy, or none that can be asked.
+    """
+    opened = open_run(path)
+    found = Published(opened.checkpoints, opened.choice or checkpoint).default()
+    if opened.opener is None:
+        chat(found.path, opened.format, opened.catalog)
+        return
+    policy, executor = opened.opener(found.path, found.version), opened.builder()
+    converse(policy, opened.format, executor, sampling=REPLY, max_turns=opened.max_turns, console=Console())
+
+
+def _served(name: str, path: Path, wanted: Wanted) -> Served:
+    opened = open_run(path)
+    return Served(
+        name=name,
+        checkpoints=opened.checkpoints,
+        checkpoint=opened.choice or wanted.checkpoint,
+        format=opened.format,
+        catalog=opened.catalog,
+        opener=opened.opener,
+        executor=opened.builder if wanted.execute else None,
+        max_turns=opened.max_turns,
+        adapters=wanted.folders(),
+        keep=wanted.keep,
+        follow=_LOOK_EVERY if wanted.follow else None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """What a run's policy needs to be asked."""
+
+    checkpoints: Path
+    """Their folder."""
+    choice: str | None = None
+    """The checkpoint that can be asked, where that is but one."""
+    format: Format
+    catalog: Catalog
+    builder: ExecutorBuilder
+    """Of what runs its tools."""
+    max_turns: int
+    opener: Opener | None = None
+    """What loads it, where it is not a model as transformers knows it."""
+
+
+def open_run(path: Path) -> Opened:
+    """A run's policy, whichever recipe made it.
+
+    Raises:
+        ConfigError: it is none that can be asked questions, and what to do instead.
+        DataError: the folder is no run, or a part of it is missing.
+    """
+    run = Run.open(path)
+    recipe = run.config().get("recipe")
+    if recipe == "toolkengpt":
+        return _toolken(run)
+    if recipe != "trice":
+        raise ConfigError(f"{path} is a run of {recipe}, and {_REFUSED.get(str(recipe), _OTHER)}")
+    config = validate(run.config(), TriceConfig, str(run.resolved))
+    catalog = config.tasks.catalog()
+    return Opened(
+        checkpoints=(path / "checkpoints").resolve(),
+        format=config.format.build(),
+        catalog=catalog,
+        builder=ExecutorBuilder(catalog, config.rollouts.tool_timeout),
+        max_turns=config.rollouts.max_turns,
+    )
+
+
+_REFUSED = {
+    "toolgen": "names tools by tokens behind documentation that no client sends; its figures are in "
+    "evaluation/summary.json, and rl.serving.atomic.AtomicPolicy attempts tasks with its checkpoint in Python",
+    "toolalpaca": "talks to simulated APIs, each described in the request; its figures are in "
+    "evaluation/summary.json, and 'apprentice train' with --resume and another improvement goes on from it",
+}
+_OTHER = "its policy is not one that can be asked; 'apprentice train' of recipe trice makes one that can"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolkenOpener:
+    """Loads a merged ToolkenGPT checkpoint as a policy in its two modes."""
+
+    name: str
+    format: ToolkenFormat
+    specs: tuple[ToolSpec, ...]
+    demonstration: str | None
+    """What tool mode reads before a question; the format's own template by default."""
+    bias: float
+    """Added to tools' logits."""
+
+    def __call__(self, path: Path, version: int) -> ToolkenPolicy:
+        """Load it."""
+        engine = LocalPolicy(self.name, str(path), version, gpu=torch.cuda.is_available())()
+        vocabulary = engine.tokenizer.get_vocab()
+        tokens = {spec.name: vocabulary[token_of(spec.name)] for spec in self.specs}
+        shown = dict.fromkeys(tokens, self.demonstration) if self.demonstration else None
+        return ToolkenPolicy(engine, tokens, self.specs, self.format, demonstrations=shown, bias=self.bias)
+
+
+def _toolken(run: Run) -> Opened:
+    """A ToolkenGPT run's policy, as its last rows and the bias that suited them make it."""
+    config = validate(run.config(), ToolkenGptConfig, str(run.resolved))
+    if config.data.kind == "virtualhome":
+        raise ConfigError(f"{run.path} writes plans by a rule that reads scenes; its figures are in evaluation/")
+    merged, summary = run.path / "checkpoints" / "merged", run.path / "evaluation" / "summary.json"
+    if not merged.is_dir() or not summary.is_file():
+        raise DataError(f"{run.path} is not finished; 'apprentice train' with --resume goes on with it")
+    data = config.data.load()
+    begin = str(load_tokenizer(merged).bos_token or "")
+    format = ToolkenFormat(begin + config.template)
+    bias = float(json.loads(summary.read_text())["learned"]["bias"])
+    demonstration = begin + config.calls_template if data.demonstrations else None
+    return Opened(
+        checkpoints=(run.path / "checkpoints").resolve(),
+        choice=merged.name,
+        format=format,
+        catalog=data.catalog,
+        builder=ExecutorBuilder(data.catalog, _TOOL_TIMEOUT),
+        max_turns=config.max_calls,
+        opener=ToolkenOpener(config.name, format, tuple(data.catalog.specs()), demonstration, bias),
+    )
