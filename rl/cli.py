@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from executors.errors import ApprenticeError, ConfigError
-from rl.verbs import Checkpoint
+from rl.verbs import COMPLETE, Checkpoint
 from rl.verbs import app as further
 
 if TYPE_CHECKING:
-    from rl.recipes.trice import TriceConfig
+    from rl.recipes.parts import TriceConfig
 
 app = typer.Typer(
     name="apprentice",
@@ -82,12 +82,17 @@ def train(
     if seeds is None:
         _train_one(config, assignments, run_dir, resume, allow_changed_data, pages)
         return
-    loaded, _ = _load(config, assignments, alone=True)
+    loaded, _ = _load(config, assignments, verb="train")
     base = run_dir or _storage(loaded) / loaded.name
     folders = [base.with_name(f"{base.name}-seed{number}") for number in _numbers(seeds)]
     for number, folder in zip(_numbers(seeds), folders, strict=True):
         again = resume and folder.exists()
         _train_one(config, [*assignments, f"seed={number}"], folder, again, allow_changed_data, pages)
+    if loaded.recipe == "ste":
+        from rl.recipes.ste_report import pool
+
+        print(pool(folders, base.with_name(f"{base.name}-seeds.md")))
+        return
     from rl.evaluation.evaluate import PairRanking
     from rl.evaluation.seeds import pool_seeds, table
 
@@ -101,9 +106,10 @@ def train(
 @app.command()
 def plan(config: ConfigPath, overrides: Overrides = None) -> None:
     """Say what a config would take (processes, memory, steps, tokens, costs) and which settings nothing reads."""
+    loaded, _ = _load(config, list(overrides or []))
     from rl.planning.plan import plan as lines
 
-    for line in lines(_load(config, list(overrides or []))[0]):
+    for line in lines(loaded):
         print(line)
 
 
@@ -129,7 +135,7 @@ def evaluate(
     run: Annotated[Path | None, typer.Argument(help="A run's folder, such as runs/trice-tiny.")] = None,
     checkpoint: Checkpoint = "best",
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
-    suite: Annotated[str | None, typer.Option(help="Score a file instead: ste, toolalpaca or bfcl.")] = None,
+    suite: Annotated[str | None, typer.Option(help="Score a file instead: ste, toolalpaca, bfcl or toolbench.")] = None,
     predictions: Annotated[Path | None, typer.Option(help="Of ste and bfcl: a prediction file.")] = None,
     judged: Annotated[Path | None, typer.Option(help="Of toolalpaca: a file of its judge.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Of the suite, such as parser=fair.")] = None,
@@ -169,11 +175,11 @@ def explore(
 ) -> None:
     """Explore tools by trial, error and memory (STE); in this process."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    from rl.recipes.exploring import Wanted, read_config, start
+    from rl.recipes.exploring import read_config, start
 
     loaded, text = read_config(config, overrides or [])
     folder = run_dir or _folder(_storage(loaded) / loaded.name, resume)
-    start(loaded, text, folder, Wanted(learn=learn, ablations=ablations, rounds=rounds), resume=resume)
+    start(loaded, text, folder, learn=learn, ablations=ablations, rounds=rounds, resume=resume)
 
 
 @app.command()
@@ -191,17 +197,24 @@ def check(
         if not check_hostile(hostile, sandbox, as_json):
             raise SystemExit(1)
         return
-    print(sandbox_in_force(sandbox))
     if config is None:
+        print(sandbox_in_force(sandbox))
         return
-    from rl.recipes.session import prepare
+    loaded, _ = _load(config, list(overrides or []), verb=None, here=True)
+    if not hasattr(loaded, "tasks"):
+        print(sandbox_in_force(sandbox))
+        print(f"config     {loaded.name}: recipe {loaded.recipe}; every key is known, and every file is there")
+        return
+    from rl.recipes.prepared import prepare
+
+    benchmark = prepare(loaded)
+    print(sandbox_in_force(sandbox))
     from rl.recipes.trained import check_config
     from rl.recipes.trial import trials
 
-    loaded = _load(config, list(overrides or []))[0]
-    for line in check_config(loaded):
+    for line in check_config(loaded, benchmark):
         print(line)
-    for line in trials(loaded, prepare(loaded), colour=sys.stdout.isatty()):
+    for line in trials(loaded, benchmark, colour=sys.stdout.isatty()):
         print(line)
 
 
@@ -216,47 +229,81 @@ def _train_one(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if not Path("/dev/nvidiactl").exists():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns in every process
-    config, text = _load(path, assignments, alone=True)
+    config, text = _load(path, assignments, verb="train", here=not resume)
     folder = run_dir or _folder(_storage(config) / config.name, resume)
     from rl.data.tasks.benchmark import digests
+    from rl.recipes.prepared import prepare
+    from rl.recipes.registry import trained_alone
+
+    benchmark = prepare(config) if hasattr(config, "tasks") else None
+    from rl.failure import Witness, explain, witnessed, write_failure
+    from rl.learner.remote import LearnerFailedError
     from rl.pages.watch import watched
     from rl.progress import Progress
-    from rl.recipes.registry import trained_alone
-    from rl.recipes.session import prepare
     from rl.recipes.trice import train as train_trice
     from rl.run import Run
+    from rollouts.remote import RolloutsFailedError
 
     own = trained_alone(config.recipe)
-    benchmark = None if own else prepare(config)
     resolved = config.model_dump(mode="json")
     run = Run.start(folder, config_text=text, resolved=resolved, resume=resume)
     if benchmark is not None:
         run.require_data(digests(benchmark), allow_changed=allow_changed_data)
-    progress = Progress()
+    progress, witness = Progress(), Witness()
     progress.head(config.name, folder, resume)
     try:
-        with watched(folder, progress.line, wanted=pages):
+        with witnessed(witness), watched(folder, progress.line, wanted=pages):
             if benchmark is None:
                 assert own is not None
-                own(config, run, progress)
+                summary = own(config, run, progress)
+                from rl.evaluation.report import write_report
+
+                write_report(run, summary)
                 progress.line(f"its figures are in {folder}/evaluation/summary.json")
+                progress.line(f"look at    {folder}/report.html")
                 return
             summary = train_trice(config, benchmark, run, progress)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != signal.SIGTERM:  # which Ray makes of being told to stop
+            raise
         command = shlex.join(["apprentice", "train", str(path), *assignments, "--run-dir", str(folder), "--resume"])
         print(f"\nstopped; nothing is lost. This continues it:\n  {command}", file=sys.stderr)
         raise SystemExit(130) from None
+    except (LearnerFailedError, RolloutsFailedError) as error:
+        failure = explain(error, folder / "logs", witness)
+        print("\n".join([*failure.lines(), f"kept in    {write_failure(failure, folder)}"]), file=sys.stderr)
+        raise SystemExit(failure.exit_code) from None
     progress.close(folder, summary)
 
 
-def _load(path: Path, assignments: list[str], *, alone: bool = False) -> "tuple[TriceConfig, str]":
-    from rl.config import override, read_yaml, validate
+def _load(
+    path: Path, assignments: list[str], *, verb: str | None = "run", here: bool = False
+) -> "tuple[TriceConfig, str]":
+    """A config and its text; before anything heavy is imported, and with every mistake in one message.
+
+    Args:
+        path: of the config, or of a Python file of the user's.
+        assignments: laid over it.
+        verb: what is to be done with it, where not every recipe will do: ``train``, or ``run`` on a cluster.
+        here: whether to see too that this machine has what the config names, and that nothing in it is without effect.
+    """
+    from rl.config import examine, override, read_yaml, told
     from rl.recipes.own import own_content
-    from rl.recipes.registry import config_class
+    from rl.recipes.registry import any_config_class, config_class
 
     content = override(own_content(path) if path.suffix == ".py" else read_yaml(path), assignments)
-    recipe: Any = config_class(content.get("recipe"), str(path), alone=alone)
-    return validate(content, recipe, str(path)), path.read_text()
+    recipe, origin = content.get("recipe"), str(path)
+    model: Any = any_config_class(recipe, origin)
+    if verb is not None:
+        model = config_class(recipe, origin, alone=verb == "train")
+    found, config = examine(content, model)
+    if here and config is not None:
+        from rl.planning.mistakes import mistakes
+
+        found += mistakes(config)
+    if config is None or found:
+        raise ConfigError(told(origin, found))
+    return config, path.read_text()
 
 
 def _storage(config: Any) -> Path:
@@ -302,6 +349,10 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # where a user's own tools are
+    if COMPLETE in os.environ:
+        from typer._completion_classes import completion_init
+
+        completion_init()
     try:
         app()
     except ApprenticeError as error:

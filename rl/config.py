@@ -4,26 +4,52 @@ Each part's settings stand beside the part (objectives with the losses, rankings
 puts them together. Here is what reads a file, lays ``key.path=value`` overrides over it, and words the mistakes.
 """
 
+import copy
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from executors.errors import ConfigError
 
 
 class Strict(BaseModel):
-    """A frozen model that takes no unknown key."""
+    """A frozen model that takes no unknown key, and no yes or no for a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping):
+            return content
+        for name, field in cls.model_fields.items():
+            taken = _members(field.annotation)
+            if isinstance(content.get(name), bool) and bool not in taken and {int, float} & set(taken):
+                raise ValueError(f"{name}: a number is wanted, got {content[name]}")
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """Says of a field that it names something on this machine that a run reads."""
+
+    kind: Literal["file", "folder", "model"]
+
+
+FilePath = Annotated[str, There("file")]
+FolderPath = Annotated[str, There("folder")]
+ModelPath = Annotated[str, There("model")]
 
 C = TypeVar("C", bound=BaseModel)
+_ROUNDS = 4
+"""Times that a config is looked at again without the mistakes that hid others."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -38,7 +64,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise ConfigError(f"no config at {path}{hint}")
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -81,11 +107,115 @@ def validate(content: Mapping[str, Any], model: type[C], origin: str) -> C:
     Raises:
         ConfigError: every mistake, one a line, with the nearest valid key for an unknown one.
     """
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        lines = [_worded(detail, model) for detail in error.errors()]
-        raise ConfigError(f"{origin}: " + "\n".join(dict.fromkeys(lines))) from error
+    mistakes, config = examine(content, model)
+    if config is None or mistakes:
+        raise ConfigError(told(origin, mistakes))
+    return config
+
+
+def examine(content: Mapping[str, Any], model: type[C]) -> tuple[list[str], C | None]:
+    """Find every mistake in a config.
+
+    Contradictions between settings show only once each setting is right by itself. So what a misspelt key was meant to
+    say is taken as said, and the rest is looked at again.
+
+    Args:
+        content: the config.
+        model: what it has to be.
+
+    Returns:
+        The mistakes, one a line; and the config as it was meant, where that can be told.
+    """
+    mistakes: list[str] = []
+    meant: Any = copy.deepcopy(dict(content))
+    for _ in range(_ROUNDS):
+        try:
+            return mistakes, model.model_validate(meant)
+        except ValidationError as error:
+            details = error.errors()
+            unknown = [detail["loc"] for detail in details if detail["type"] == "extra_forbidden"]
+            for detail in details:
+                if unknown and detail["type"] == "missing":
+                    continue  # perhaps it is what was misspelt
+                mistakes += [line for line in _worded(detail, model).splitlines() if line not in mistakes]
+            if not unknown:
+                return mistakes, None
+            for location in unknown:
+                _mend(meant, location, model)
+    return mistakes, None
+
+
+def told(origin: str, mistakes: Sequence[str]) -> str:
+    """Mistakes of a config as one message."""
+    if len(mistakes) == 1:
+        return f"{origin}: {mistakes[0]}"
+    return f"{origin}: {len(mistakes)} mistakes\n" + "\n".join(f"  {line}" for line in mistakes)
+
+
+def parts(config: BaseModel, path: str = "") -> Iterator[tuple[str, BaseModel]]:
+    """Every model in a config with its key path, from the outside in."""
+    yield path, config
+    for name in type(config).model_fields:
+        yield from _parts_in(getattr(config, name), f"{path}.{name}" if path else name)
+
+
+def named_places(model: BaseModel) -> Iterator[tuple[str, str, There]]:
+    """The fields of one model that name something on this machine: key, value, and what it should be."""
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        marks = [*field.metadata, *_marks(field.annotation)]
+        for place in (mark for mark in marks if isinstance(mark, There)):
+            for path in value.values() if isinstance(value, Mapping) else [value]:
+                if path:
+                    yield name, str(path), place
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes no key twice: YAML would keep the last and drop the others."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    loader.flatten_mapping(node)
+    keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+    for number, key in enumerate(keys):
+        if key in keys[:number]:
+            line = node.value[number][0].start_mark.line + 1
+            raise yaml.YAMLError(f"line {line}: the key {key!r} is there already; keep one of them")
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _parts_in(value: Any, path: str) -> Iterator[tuple[str, BaseModel]]:
+    if isinstance(value, BaseModel):
+        yield from parts(value, path)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _parts_in(item, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _parts_in(item, f"{path}.{number}")
+
+
+def _marks(annotation: Any) -> Iterator[Any]:
+    if typing.get_origin(annotation) is Annotated:
+        yield from annotation.__metadata__
+    for part in typing.get_args(annotation):
+        yield from _marks(part)
+
+
+def _mend(content: Any, location: Sequence[int | str], model: Any) -> None:
+    """Give an unknown key the name that it was meant to have, or leave it out."""
+    shown, fields = _follow(model, location[:-1])
+    node = content
+    for part in shown:
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    key = str(location[-1])
+    value = node.pop(key)
+    close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+    if close:
+        node.setdefault(close[0], value)
 
 
 def _worded(detail: Any, model: type[BaseModel]) -> str:
@@ -99,12 +229,35 @@ def _worded(detail: Any, model: type[BaseModel]) -> str:
     path = ".".join(shown) or "the config"
     if detail["type"] == "missing":
         return f"{path!r} is missing"
+    if detail["type"] == "union_tag_not_found":
+        return f"{path}: 'kind' is missing; say which of its kinds it is"
     if detail["type"] == "union_tag_invalid":
-        return f"{path}: no kind {detail['ctx']['tag']!r}; there are {detail['ctx']['expected_tags']}"
+        tag, expected = detail["ctx"]["tag"], detail["ctx"]["expected_tags"]
+        return f"{path}: no kind {tag!r}; there are {expected}{_meant(tag, expected)}"
     message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "value_error" and not location:
-        return message
-    return f"{path}: {message[0].lower()}{message[1:]}, got {detail['input']!r}"
+    if detail["type"] == "value_error":
+        return "\n".join(_placed(line, shown, detail["input"]) for line in message.splitlines())
+    close = _meant(detail["input"], detail["ctx"]["expected"]) if detail["type"] == "literal_error" else ""
+    return f"{path}: {message[0].lower()}{message[1:]}, got {_cut(repr(detail['input']))}{close}"
+
+
+def _placed(line: str, shown: Sequence[str], value: object) -> str:
+    """What a validator of ours says, with the path to where it says it."""
+    if not shown:
+        return line
+    if line.partition(":")[0].isidentifier():  # it names a key of its model
+        return ".".join([*shown, line])
+    return f"{'.'.join(shown)}: {line}" + ("" if isinstance(value, Mapping) else f", got {_cut(repr(value))}")
+
+
+def _meant(value: object, expected: str) -> str:
+    """A hint at the nearest of some names that stand in quotes."""
+    close = difflib.get_close_matches(str(value), expected.split("'")[1::2], n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def _follow(model: Any, location: Sequence[int | str]) -> tuple[list[str], list[str]]:

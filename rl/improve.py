@@ -12,23 +12,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from pydantic import Field
-
 from executors.errors import DataError
 from rewards.selectivity import LIVE
 from rewards.types import RankedGroup
-from rl.config import Strict
 from rl.data.examples import Encoder, Example
 from rl.data.rounds import RoundGroup, Rounds, round_name
 from rl.fit import LearnerHandle, report, unneeded, warn
+from rl.improvement import Improvement
 from rl.learner import checkpoint
 from rl.learner.learner import Stage
-from rl.learner.optimiser import OptimiserConfig
 from rl.learner.watch import Watch, group_figures, objective_warnings
 from rl.learner.work import Work, epochs
-from rl.losses.objective import Objective, RrhfD
 from rl.progress import Progress
-from rl.refresh import Players, Refresh
+from rl.refresh import Players
 from rl.run import Run
 from rollouts.policy import Source
 from rollouts.types import Group, Snapshot, Task
@@ -46,31 +42,6 @@ class Pool(Protocol):
     ) -> Iterable[list[Group]]: ...
 
     def cpu_seconds(self) -> float: ...
-
-
-class Improvement(Strict):
-    """How a policy is improved on ranked candidates."""
-
-    rounds: int = Field(gt=0)
-    tasks_per_round: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    """Tasks of one step; the candidates of a task stay together."""
-    objective: Objective = RrhfD()
-    optimiser: OptimiserConfig = OptimiserConfig()
-    max_lag: int = Field(default=1, ge=0)
-    """Rounds that the weights that play may be behind; 0 plays and learns by turns."""
-    refresh: Refresh = Refresh()
-    """Which weights play; those of ``iterative`` and ``offline`` are as old as that says."""
-    validate_every: int = Field(default=4, gt=0)
-    """Rounds between checkpoints, each judged on the validation tasks."""
-
-    @property
-    def steps_per_round(self) -> int:
-        return -(-self.tasks_per_round // self.batch_size)
-
-    @property
-    def steps(self) -> int:
-        return self.rounds * self.steps_per_round
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,34 +14,43 @@ from executors.errors import ConfigError, DataError
 
 app = typer.Typer()
 
+COMPLETE = "_APPRENTICE_COMPLETE"
+"""The variable by which a shell asks for completions."""
+
 RunPath = Annotated[Path, typer.Argument(help="A run's folder, such as runs/trice-tiny.", show_default=False)]
 Checkpoint = Annotated[str, typer.Option(help="Which of the run's checkpoints: best, or step-N.")]
 
 
 @app.command()
 def serve(
-    run: RunPath,
-    checkpoint: Checkpoint = "best",
+    runs: Annotated[list[Path], typer.Argument(help="A run's folder, or several.", show_default=False)],
+    checkpoint: Annotated[str, typer.Option(help="What answers by default: best, newest, or step-N.")] = "best",
+    follow: Annotated[bool, typer.Option("--follow", help="Take newer weights as the run publishes them.")] = False,
+    split: Annotated[str | None, typer.Option(help="Of several runs: each one's share of requests, as 90,10.")] = None,
+    adapter: Annotated[list[str] | None, typer.Option(help="A further LoRA adapter, as NAME=FOLDER.")] = None,
+    keep: Annotated[int, typer.Option(min=1, help="Further models kept in memory when requests name them.")] = 1,
+    execute: Annotated[bool, typer.Option("--execute", help="Run the tools here for clients who ask for it.")] = False,
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
-    """Serve a run's policy behind an OpenAI-compatible endpoint, on Ray Serve."""
-    from rl.recipes.trained import open_trained
-    from rl.serving.app import serve_run
+    """Serve runs' policies behind an OpenAI-compatible endpoint, on Ray Serve."""
+    from rl.recipes.served import Wanted, serve_runs
 
-    trained = open_trained(run, checkpoint)
-    logs = trained.run.folder("logs").resolve()
-    serve_run(trained.checkpoint, trained.name, trained.format, trained.catalog, host=host, port=port, logs=logs)
+    serve_runs(
+        runs,
+        Wanted(checkpoint, follow=follow, keep=keep, execute=execute, adapters=tuple(adapter or ())),
+        split=split,
+        host=host,
+        port=port,
+    )
 
 
 @app.command()
 def chat(run: RunPath, checkpoint: Checkpoint = "best") -> None:
     """Ask a run's policy questions; its tools are really called."""
-    from rl.recipes.trained import open_trained
-    from rl.serving.repl import chat as talk
+    from rl.recipes.served import chat_with
 
-    trained = open_trained(run, checkpoint)
-    talk(trained.checkpoint, trained.format, trained.catalog)
+    chat_with(run, checkpoint)
 
 
 @app.command()
@@ -141,6 +150,39 @@ def status(
             continue
         moved = "  ".join(f"{key} {before:.3f} -> {after:.3f}" for key, (before, after) in card.headline.items())
         print(f"{card.name:<28} {card.status:<9} {card.stage:<12} {card.age:>7.0f} s ago   {moved}")
+
+
+@app.command()
+def stop(
+    run: RunPath,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for its end.")] = 60.0,
+    address: Annotated[
+        str | None, typer.Option(help="Of a submitted job: the cluster's dashboard; by default RAY_ADDRESS.")
+    ] = None,
+) -> None:
+    """Stop a run, as Ctrl-C where it was started would; --resume continues it."""
+    import subprocess
+
+    from rl.driver import Driver, stop_job
+    from rl.driver import stop as stop_run
+
+    driver = Driver.of(run)
+    if driver.job is None:
+        print(stop_run(run, wait=wait))
+        return
+    raise SystemExit(subprocess.run(stop_job(driver, address), check=False).returncode)
+
+
+@app.command()
+def completion(
+    shell: Annotated[str, typer.Argument(help="bash, zsh or fish.", show_default=False)],
+) -> None:
+    """Print what lets a shell complete verbs and options; docs/operations.md says where it goes."""
+    from typer._completion_shared import get_completion_script
+
+    if shell not in ("bash", "zsh", "fish"):
+        raise ConfigError(f"no completion for {shell!r}; there is bash, zsh and fish")
+    print(get_completion_script(prog_name="apprentice", complete_var=COMPLETE, shell=shell))
 
 
 @app.command(context_settings={"ignore_unknown_options": True})

@@ -1,5 +1,6 @@
 """How well a policy with tools as tokens chooses and calls: figures of its attempts, and baselines without training."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -7,10 +8,14 @@ from executors.retrieval import Index
 from executors.types import ToolCall, ToolSpec
 from rewards.correctness import read_number
 from rl.data.spans import Marked
+from rl.data.tasks.virtualhome import scene_of
 from rl.evaluation.intervals import Ratio
-from rl.evaluation.toolken import approximate, legacy_relation, relation
+from rl.evaluation.toolken import approximate, judge_plan, legacy_relation, relation
 from rollouts.formats.toolken import called, spliced
 from rollouts.types import Episode, Group, Task
+
+_STEP = re.compile(r"\[\w+\]|<\w+>")
+"""A verb or an object as a plan has it."""
 
 
 def right_tool(task: Task, tool: str | None) -> float:
@@ -59,6 +64,28 @@ def relation_ratios(groups: Sequence[Group]) -> dict[str, Ratio]:
         "accuracy": Ratio([float(verdict in ("relation", "object")) for verdict in exact]),
         "legacy_accuracy": Ratio([float(verdict in ("relation", "object")) for verdict in legacy]),
         "wrong_relation": Ratio([float(verdict == "false_relation") for verdict in exact]),
+    }
+
+
+def plan_ratios(groups: Sequence[Group], verbs: Sequence[str]) -> dict[str, Ratio]:
+    """VirtualHome's figures, of what is written and called together, by what the prompt says of the scene.
+
+    Whether a plan reaches its goal is not among them: the scenes' graphs cannot be had.
+
+    Args:
+        groups: attempts.
+        verbs: all that there are, ``[END]`` apart.
+
+    Returns:
+        ``legal``, plans without a fault; ``grounded``, plans whose objects are all there; ``same``, plans that are the
+        written one to the end.
+    """
+    plans = [(group.task, _STEP.findall(spliced(group.episodes[0].turns))) for group in groups]
+    judged = [judge_plan(tokens, scene_of(task.prompt), verbs) for task, tokens in plans]
+    return {
+        "legal": Ratio([float(verdict.fault is None and verdict.steps > 0) for verdict in judged]),
+        "grounded": Ratio([float(verdict.grounded and verdict.steps > 0) for verdict in judged]),
+        "same": Ratio([float(" ".join(tokens) == task.answer) for task, tokens in plans]),
     }
 
 

@@ -79,14 +79,42 @@ class Calls(Strict):
         return {}
 
 
+class Worth(Strict):
+    """What the environments of the tools say that the policy's attempts are worth; 0 where they say nothing."""
+
+    kind: Literal["environment"] = "environment"
+    match: Match = "numeric"
+    """How answers are compared where accuracy is told beside it."""
+    max_tokens: int = Field(default=96, gt=0)
+    """Of one reply."""
+
+    def sources(self) -> list[Source]:
+        return [Source(name=FREE, policy=LIVE, sampling=Sampling(max_tokens=self.max_tokens))]
+
+    def ratios(self, groups: Sequence[Group], source: str = FREE) -> dict[str, Ratio]:
+        chosen = [next(one for one in group.episodes if one.source == source) for group in groups]
+        played = [float(episode.finished) for episode in chosen]
+        said = [(episode.environment_reward or 0.0) * count for episode, count in zip(chosen, played, strict=True)]
+        worth = Ratio(said, played)
+        return {"worth": worth, **attempt_ratios(groups, source, match=self.match), "utility": worth}
+
+    def free_ratios(self, groups: Sequence[Group]) -> dict[str, Ratio]:
+        """The figures that the free attempt alone gives."""
+        return self.ratios(groups)
+
+    def by_hand(self) -> Mapping[str, str]:
+        """Baselines that take no training: none here."""
+        return {}
+
+
 class PairRanking(Strict):
     """Whether the policy finds recorded attempts as likely as their rewards rank them; it writes nothing itself."""
 
     kind: Literal["ranking"] = "ranking"
 
 
-Measure = Annotated[Selectivity | Calls | PairRanking, Field(discriminator="kind")]
-Played: TypeAlias = Selectivity | Calls
+Measure = Annotated[Selectivity | Calls | Worth | PairRanking, Field(discriminator="kind")]
+Played: TypeAlias = Selectivity | Calls | Worth
 """What is measured on attempts of the policy's own."""
 
 

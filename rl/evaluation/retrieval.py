@@ -5,7 +5,10 @@ wanted: what was missed costs nothing, and a system that returns less looks bett
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
 
 from rl.evaluation.intervals import Ratio
 
@@ -42,10 +45,11 @@ def retrieval_ratios(
 
     Returns:
         By depth ``ndcg@k``, ``legacy_ndcg@k``, ``recall@k`` (of all wanted tools) and ``complete@k`` (queries all of
-        whose tools are found); and ``mrr``.
+        whose tools are found); ``mrr``; and ``selected``, queries whose first tool is a wanted one.
     """
     pairs = list(zip(found, wanted, strict=True))
     ratios: dict[str, Ratio] = {"mrr": Ratio([reciprocal_rank(names, wishes) for names, wishes in pairs])}
+    ratios["selected"] = Ratio([float(names[:1] != [] and names[0] in wishes) for names, wishes in pairs])
     for k in depths:
         ratios[f"ndcg@{k}"] = Ratio([ndcg(names, wishes, k) for names, wishes in pairs])
         ratios[f"legacy_ndcg@{k}"] = Ratio([legacy_ndcg(names, wishes, k) for names, wishes in pairs])
@@ -54,6 +58,33 @@ def retrieval_ratios(
         complete = [float(hit == len(set(wishes))) for hit, (_, wishes) in zip(hits, pairs, strict=True)]
         ratios[f"complete@{k}"] = Ratio(complete)
     return ratios
+
+
+def recalled(said: Sequence[str | None], tools: Sequence[str]) -> tuple[float, float]:
+    """Accuracy, and F1 averaged over the tools, of what was said of each tool's documentation.
+
+    Args:
+        said: the tool that each came to; None for none that exists.
+        tools: the tool that each is of.
+    """
+    right = Counter(tool for one, tool in zip(said, tools, strict=True) if one == tool)
+    claimed, due = Counter(said), Counter(tools)
+    scores = [2 * right[tool] / (claimed[tool] + due[tool]) for tool in due]
+    return right.total() / len(tools), sum(scores) / len(scores)
+
+
+def nearest(asked: np.ndarray, known: np.ndarray, names: Sequence[str], depth: int) -> list[list[str]]:
+    """By cosine, the names whose vectors are nearest to each query's, best first; of equals the earlier first.
+
+    Args:
+        asked: [Q, d] of the queries.
+        known: [N, d] of the names.
+        names: [N]
+        depth: how many for each query.
+    """
+    unit = [vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12) for vectors in (asked, known)]
+    order: list[list[int]] = np.argsort(-(unit[0] @ unit[1].T), axis=1, kind="stable")[:, :depth].tolist()
+    return [[names[place] for place in row] for row in order]
 
 
 def values(ratios: Mapping[str, Ratio]) -> dict[str, float]:

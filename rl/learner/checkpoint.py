@@ -5,7 +5,7 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from executors.errors import DataError
-from rl.models.lora import BASE, AdapterConfig, add_adapter
+from rl.models.choice import AdapterConfig
+from rl.models.lora import BASE, add_adapter
 
 STATE = "learner.pt"
 MANIFEST = "MANIFEST.json"
@@ -28,6 +29,7 @@ def begin(
     adapter: AdapterConfig = None,
     base: Path | None = None,
     seed: int = 0,
+    rows: Sequence[int] = (),
 ) -> Path:
     """Write ``folder/step-0``, where training starts: a model, or a fresh adapter of it.
 
@@ -38,6 +40,7 @@ def begin(
         adapter: what to train instead of the model itself.
         base: where the model is that the adapter belongs to; written to ``folder/base`` where it is nowhere.
         seed: of the adapter.
+        rows: of the vocabulary, which are trained beside the adapter.
     """
     if adapter is not None:
         if base is None:
@@ -48,7 +51,7 @@ def begin(
             tokenizer.save_pretrained(fresh)
             shutil.rmtree(base, ignore_errors=True)
             os.replace(fresh, base)
-        add_adapter(model, adapter, base, seed)
+        add_adapter(model, adapter, base, seed, rows)
     return save(folder, 0, model, tokenizer, {"stage": None, "step_count": 0, "tokens": 0, "optimiser": None})
 
 

@@ -6,7 +6,7 @@ import os
 import threading
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,8 @@ class LearnerConfig:
     """Ranks that share each step's examples."""
     min_workers: int | None = None
     """Ranks that will do where the cluster has no room for more; as many as ``workers`` by default."""
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """Custom resources of Ray that each rank takes."""
     max_failures: int = 3
     """Times that the ranks are started again before the run gives up."""
     rank: RankConfig
@@ -206,7 +208,7 @@ class RemoteLearner:
             scaling_config=ScalingConfig(
                 num_workers=config.workers if config.min_workers is None else (config.min_workers, config.workers),
                 use_gpu=config.rank.gpu,
-                resources_per_worker={"CPU": 1, "GPU": 1} if config.rank.gpu else {"CPU": 1},
+                resources_per_worker={"CPU": 1, **({"GPU": 1} if config.rank.gpu else {}), **config.resources},
             ),
             run_config=RunConfig(
                 name=f"{config.name}-{unique}",

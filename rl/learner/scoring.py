@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ from rl.data.batch import Batch, Piece, collate
 from rl.data.examples import Example, Row
 from rl.data.packing import Layout
 from rl.learner.blocks import MASKED, Blocks
-
-Packing = Literal["auto", "packed", "padded"]
+from rl.learner.footprint import Packing
 
 _MEMORY = 2 * 2**30
 """Bytes that activations may take on a CPU."""

@@ -6,8 +6,8 @@ a whole optimiser, from which any number of ranks goes on with any strategy.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as distributed
@@ -20,29 +20,8 @@ from transformers import PreTrainedModel
 from executors.errors import ConfigError
 from rl.data.batch import Batch, Piece
 from rl.learner import ranks
+from rl.learner.footprint import Footprint
 from rl.learner.optimiser import Optimiser, OptimiserConfig, Steps
-
-Strategy = Literal["ddp", "zero2", "zero3", "fsdp2"]
-"""``ddp``: every rank has the whole model. ``zero2``: gradients and optimiser are shared out (DeepSpeed). ``zero3`` and
-``fsdp2``: the weights as well (DeepSpeed, and torch's own)."""
-Precision = Literal["fp32", "bf16"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Footprint:
-    """What a model takes while it learns."""
-
-    strategy: Strategy = "ddp"
-    """How the ranks hold it between them."""
-    precision: Precision = "fp32"
-    """What products are computed in; weights, gradients and sums stay in float32."""
-    gradient_checkpointing: bool = False
-    """Compute activations again on the way back instead of keeping them: less memory, a third more time."""
-
-    @property
-    def dtype(self) -> torch.dtype | None:
-        """What products are computed in, where it is not the weights' own."""
-        return torch.bfloat16 if self.precision == "bf16" else None
 
 
 class Sharding(Protocol):

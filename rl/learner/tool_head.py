@@ -6,33 +6,19 @@ hidden state, that logarithm and the gold logit, and an epoch costs a product wi
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from executors.errors import DataError
-from rl.config import Strict
 from rl.data.spans import MASKED, Targets
+from rl.learner.head_fit import HeadFit
 from rl.models.tool_head import ToolHead, hidden_and_logits
-
-
-class HeadFit(Strict):
-    """How the rows are learned."""
-
-    epochs: int = Field(default=20, gt=0)
-    lr: float = Field(default=1e-2, gt=0)
-    """Of Adam, without decay."""
-    batch_size: int = Field(default=8, gt=0)
-    """Texts of one step; 1 is as published."""
-    only_tools: bool = False
-    """Leave places of words out (``only_functoken``)."""
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +148,25 @@ class Shard:
 
     places: Places
 
-    def gradient(self, weight: np.ndarray) -> tuple[float, np.ndarray, int]:
-        """The loss summed over the part, its gradient, and the number of places."""
-        loss, change = gradient(torch.from_numpy(np.array(weight)), self.places)
-        return float(loss), change.numpy(), len(self.places)
+    def gradient(self, weight: np.ndarray, texts: Sequence[int] | None = None) -> tuple[float, np.ndarray, int]:
+        """The loss summed over the part, its gradient, and the number of places.
+
+        Args:
+            weight: [K, d] the rows.
+            texts: those of a step; all by default.
+        """
+        own = self.places
+        if texts is not None:
+            own = own.only(torch.isin(own.text, torch.tensor(list(texts), dtype=own.text.dtype)))
+        loss, change = gradient(torch.from_numpy(np.array(weight)), own)
+        return float(loss), change.numpy(), len(own)
 
 
-def combined(parts: Iterable[tuple[float, np.ndarray, int]]) -> tuple[float, np.ndarray]:
+Part = tuple[float, np.ndarray, int]
+"""What a shard says of its places, see ``Shard.gradient``."""
+
+
+def combined(parts: Iterable[Part]) -> tuple[float, np.ndarray]:
     """The mean loss and its gradient over all parts, see ``Shard.gradient``."""
     losses, gradients, counts = zip(*parts, strict=True)
     return sum(losses) / sum(counts), np.sum(gradients, axis=0) / sum(counts)
@@ -214,6 +212,37 @@ def fit_head(
             loss, change = gradient(rows, places.only(batch), None if weights is None else weights[batch])
             adam.step(change / len(batch))
             total += float(loss)
+        if not math.isfinite(total):
+            raise DataError(f"the loss of epoch {epoch} is {total}; lower lr, which is {config.lr}")
+        epochs.append(Epoch(total / len(places), time.process_time() - began))
+    return replace(head, weight=rows), epochs
+
+
+def fit_shared(
+    head: ToolHead, places: Places, config: HeadFit, ask: Callable[[np.ndarray, Sequence[int]], Iterable[Part]]
+) -> tuple[ToolHead, list[Epoch]]:
+    """The same where the places are kept in parts: every step adds up what each part says of it.
+
+    Args:
+        head: where the rows begin; it stays as it is.
+        places: of the training texts, to know them by; as they were parted.
+        config: how.
+        ask: what every part says of the rows [K, d] and the texts of a step.
+
+    Raises:
+        DataError: there is nothing to learn from.
+    """
+    if not len(places):
+        raise DataError("there are no places to learn tools from; the texts have no marked results")
+    rows = head.weight.clone()
+    adam = _Adam(rows, config.lr)
+    epochs = []
+    for epoch in range(config.epochs):
+        began, total = time.process_time(), 0.0
+        for batch in _batches(places.text, config.batch_size, config.seed * 1000 + epoch):
+            loss, change = combined(ask(rows.numpy(), places.text[batch].unique().tolist()))
+            adam.step(torch.from_numpy(change))
+            total += loss * len(batch)
         if not math.isfinite(total):
             raise DataError(f"the loss of epoch {epoch} is {total}; lower lr, which is {config.lr}")
         epochs.append(Epoch(total / len(places), time.process_time() - began))

@@ -1,15 +1,11 @@
 """Preference: widen the lead of the better over the worse, as seen from a reference (DPO, Rafailov et al. 2023)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from rl.losses.candidates import Candidates, Term
+from rl.losses.choices import PairChoice
 from rl.losses.pairs import pair_loss
-
-PairChoice = Literal["all", "best_worst"]
-"""Every pair whose rewards differ, or of each task the best candidate against the worst."""
 
 
 def dpo_loss(

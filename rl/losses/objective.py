@@ -1,36 +1,22 @@
-"""What the learner minimises, one switch apart."""
+"""What the learner minimises, one switch apart.
 
-from typing import Annotated, Literal
+Here are the settings, and how they put terms together; what counts with tensors is imported where it is first needed,
+so that a config is checked without them.
+"""
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from rl.losses.candidates import Candidates, Term
-from rl.losses.dpo import PairChoice, dpo_loss
-from rl.losses.listwise import listwise_d_loss, listwise_loss
-from rl.losses.metrics import candidate_metrics
-from rl.losses.pairs import PairForm, PairNorm
-from rl.losses.policy_gradient import (
-    Baseline,
-    Foreign,
-    Shares,
-    clipped_losses,
-    divisor,
-    gradient_metrics,
-    importance,
-    share,
-    token_sum,
-)
-from rl.losses.reference import kl_loss
-from rl.losses.rrhf import rrhf_d_loss, rrhf_loss
-from rl.losses.sft import observation_loss, sft_loss, sft_loss_as_coded
+from pydantic import Field, model_validator
 
-LengthNorm = Literal["tokens", "padded", "none"]
+from rl.config import Strict
+from rl.losses.choices import Baseline, Foreign, LengthNorm, PairChoice, PairForm, PairNorm
+
+if TYPE_CHECKING:
+    from rl.losses.candidates import Candidates, Term
+    from rl.losses.policy_gradient import Shares
 
 
-class _Objective(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Objective(Strict):
     kl_weight: float = Field(default=0.0, ge=0)
     """Of staying near the weights that the stage began with; see ``kl_loss``."""
     observation_weight: float = Field(default=0.0, ge=0)
@@ -46,13 +32,16 @@ class _Objective(BaseModel):
         """Whether the tokens of observations are to be scored too."""
         return self.observation_weight > 0
 
-    def terms(self, candidates: Candidates, padded_length: int) -> dict[str, Term]:
+    def terms(self, candidates: "Candidates", padded_length: int) -> "dict[str, Term]":
         """The weighted terms by name; the sum of their values is the loss.
 
         Args:
             candidates: B tasks.
             padded_length: tokens of a padded row, prompt included; only the as-coded modes read it.
         """
+        from rl.losses.reference import kl_loss
+        from rl.losses.sft import observation_loss
+
         terms = self._terms(candidates, padded_length)
         if self.kl_weight and "kl" not in terms:
             terms["kl"] = kl_loss(candidates).weighted(self.kl_weight)
@@ -60,12 +49,13 @@ class _Objective(BaseModel):
             terms["observation"] = observation_loss(candidates).weighted(self.observation_weight)
         return terms
 
-    @torch.no_grad()
-    def metrics(self, candidates: Candidates) -> dict[str, Term]:
-        """What to log of a batch beside its terms; the same names on every rank."""
+    def metrics(self, candidates: "Candidates") -> "dict[str, Term]":
+        """What to log of a batch beside its terms; the same names on every rank. Without gradients."""
+        from rl.losses.metrics import candidate_metrics
+
         return candidate_metrics(candidates)
 
-    def _terms(self, candidates: Candidates, padded_length: int) -> dict[str, Term]:
+    def _terms(self, candidates: "Candidates", padded_length: int) -> "dict[str, Term]":
         raise TypeError(f"{type(self).__name__} has to say what it minimises")
 
     def _leave(self, *names: str, when: str) -> None:
@@ -84,7 +74,9 @@ class Sft(_Objective):
     min_reward: float | None = None
     """Reward below which even the best candidate is not imitated."""
 
-    def _terms(self, candidates: Candidates, padded_length: int) -> dict[str, Term]:
+    def _terms(self, candidates: "Candidates", padded_length: int) -> "dict[str, Term]":
+        from rl.losses.sft import sft_loss
+
         return {"sft": sft_loss(candidates, self.decision_weight, self.min_reward)}
 
 
@@ -103,7 +95,7 @@ class Ranking(_Objective):
             raise ValueError("weight and sft_weight are both 0, so there is nothing to minimise; set one of them")
         return self
 
-    def _terms(self, candidates: Candidates, padded_length: int) -> dict[str, Term]:
+    def _terms(self, candidates: "Candidates", padded_length: int) -> "dict[str, Term]":
         terms: dict[str, Term] = {}
         if self.weight:
             terms["rank"] = self._rank(candidates, padded_length).weighted(self.weight)
@@ -111,10 +103,12 @@ class Ranking(_Objective):
             terms["sft"] = self._sft(candidates, padded_length).weighted(self.sft_weight)
         return terms
 
-    def _rank(self, candidates: Candidates, padded_length: int) -> Term:
+    def _rank(self, candidates: "Candidates", padded_length: int) -> "Term":
         raise TypeError(f"{type(self).__name__} has to say how it ranks")
 
-    def _sft(self, candidates: Candidates, padded_length: int) -> Term:
+    def _sft(self, candidates: "Candidates", padded_length: int) -> "Term":
+        from rl.losses.sft import sft_loss
+
         return sft_loss(candidates, min_reward=self.min_reward)
 
 
@@ -147,12 +141,15 @@ class Rrhf(Ranking):
             )
         return self
 
-    def _rank(self, candidates: Candidates, padded_length: int) -> Term:
+    def _rank(self, candidates: "Candidates", padded_length: int) -> "Term":
+        from rl.losses.candidates import Term
+        from rl.losses.rrhf import rrhf_loss
+
         sums = candidates.sums()
         if self.length_norm == "padded":
             scores = sums / padded_length**self.length_penalty
             return Term(rrhf_loss(scores, candidates.rewards).total, None)  # as coded: summed over the batch
-        lengths = candidates.lengths().clamp(min=1) if self.length_norm == "tokens" else torch.ones_like(sums)
+        lengths = candidates.lengths().clamp(min=1) if self.length_norm == "tokens" else sums.new_ones(sums.shape)
         return rrhf_loss(
             sums / lengths**self.length_penalty,
             candidates.known_rewards(),
@@ -164,14 +161,16 @@ class Rrhf(Ranking):
             per=self.per,
         )
 
-    def _sft(self, candidates: Candidates, padded_length: int) -> Term:
+    def _sft(self, candidates: "Candidates", padded_length: int) -> "Term":
         if self.length_norm == "padded":
+            from rl.losses.sft import sft_loss_as_coded
+
             return sft_loss_as_coded(candidates, padded_length)
         return super()._sft(candidates, padded_length)
 
 
 class RrhfD(Ranking):
-    """RRHF with decisions compared as decisions; see ``rrhf_d_loss``. The default."""
+    """RRHF with decisions compared as decisions; see ``rrhf_d_loss``."""
 
     kind: Literal["rrhf_d"] = "rrhf_d"
     margin: float = Field(default=1.0, ge=0)
@@ -179,15 +178,19 @@ class RrhfD(Ranking):
     decision_weight: float = Field(default=8.0, ge=0)
     """See ``sft_loss``."""
 
-    def _rank(self, candidates: Candidates, padded_length: int) -> Term:
+    def _rank(self, candidates: "Candidates", padded_length: int) -> "Term":
+        from rl.losses.rrhf import rrhf_d_loss
+
         return rrhf_d_loss(candidates, margin=self.margin, scale=self.scale)
 
-    def _sft(self, candidates: Candidates, padded_length: int) -> Term:
+    def _sft(self, candidates: "Candidates", padded_length: int) -> "Term":
+        from rl.losses.sft import sft_loss
+
         return sft_loss(candidates, self.decision_weight, self.min_reward)
 
 
 class Listwise(Ranking):
-    """One softmax over all candidates of a task, moved to that of their rewards; see ``listwise_loss``."""
+    """One softmax over all candidates of a task, moved to that of their rewards; see ``listwise_loss``. The default."""
 
     kind: Literal["listwise"] = "listwise"
     tau: float = Field(default=0.25, gt=0)
@@ -206,13 +209,17 @@ class Listwise(Ranking):
             self._leave("scale", when="score: mean")
         return self
 
-    def _rank(self, candidates: Candidates, padded_length: int) -> Term:
+    def _rank(self, candidates: "Candidates", padded_length: int) -> "Term":
+        from rl.losses.listwise import listwise_d_loss, listwise_loss
+
         if self.score == "decision":
             return listwise_d_loss(candidates, tau=self.tau, scale=self.scale)
         divided = candidates.lengths().clamp(min=1) if self.score == "mean" else self.scale
         return listwise_loss(candidates.sums() / divided, candidates.known_rewards(), tau=self.tau)
 
-    def _sft(self, candidates: Candidates, padded_length: int) -> Term:
+    def _sft(self, candidates: "Candidates", padded_length: int) -> "Term":
+        from rl.losses.sft import sft_loss
+
         return sft_loss(candidates, self.decision_weight, self.min_reward)
 
 
@@ -237,7 +244,9 @@ class Dpo(Ranking):
     def needs_reference(self) -> bool:
         return not self.reference_free or self.kl_weight > 0
 
-    def _rank(self, candidates: Candidates, padded_length: int) -> Term:
+    def _rank(self, candidates: "Candidates", padded_length: int) -> "Term":
+        from rl.losses.dpo import dpo_loss
+
         return dpo_loss(
             candidates,
             beta=self.beta,
@@ -288,7 +297,12 @@ class Grpo(_Objective):
             self._leave("imitation_weight", when="foreign: skip")
         return self
 
-    def _terms(self, candidates: Candidates, padded_length: int) -> dict[str, Term]:
+    def _terms(self, candidates: "Candidates", padded_length: int) -> "dict[str, Term]":
+        from rl.losses.candidates import Term
+        from rl.losses.policy_gradient import clipped_losses, divisor, importance, token_sum
+        from rl.losses.reference import kl_loss
+        from rl.losses.sft import sft_loss
+
         shares = self._share(candidates)
         count = divisor(candidates, shares.part, self.length if self.normalise == "dr_grpo" else None)
         clipped = clipped_losses(shares, eps_low=self.eps_low, eps_high=self.eps_high)
@@ -305,13 +319,20 @@ class Grpo(_Objective):
             terms["kl"] = Term(self.kl_weight * kl_loss(candidates, shares.part).total, count)
         return terms
 
-    @torch.no_grad()
-    def metrics(self, candidates: Candidates) -> dict[str, Term]:
+    def metrics(self, candidates: "Candidates") -> "dict[str, Term]":
+        import torch
+
+        from rl.losses.policy_gradient import gradient_metrics
+
         bounds = {"eps_low": self.eps_low, "eps_high": self.eps_high}
-        gradient = gradient_metrics(candidates, self._share(candidates), foreign=self.foreign, cap=self.cap, **bounds)
+        with torch.no_grad():
+            shares = self._share(candidates)
+        gradient = gradient_metrics(candidates, shares, foreign=self.foreign, cap=self.cap, **bounds)
         return super().metrics(candidates) | gradient
 
-    def _share(self, candidates: Candidates) -> Shares:
+    def _share(self, candidates: "Candidates") -> "Shares":
+        from rl.losses.policy_gradient import share
+
         return share(
             candidates,
             baseline=self.baseline,

@@ -1,17 +1,10 @@
 """What every objective on pairs shares: how much a pair in the wrong order, or too close, costs."""
 
-from typing import Literal
-
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from rl.losses.candidates import Term
-
-PairForm = Literal["hinge", "logistic"]
-"""``hinge``: a pair costs what it lacks, and nothing once it is in order by the margin; ``logistic``: the negative
-log-probability that the better one wins (Bradley and Terry), which never ends to pull."""
-PairNorm = Literal["task", "pair", "active"]
-"""What the sum over pairs is divided by: the tasks, as RRHF publishes it; the pairs; the pairs that cost something."""
+from rl.losses.choices import PairForm, PairNorm
 
 
 def pair_loss(

@@ -7,26 +7,13 @@ bound above than below (DAPO). What others wrote, or old weights did, enters thr
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from rl.losses.candidates import Candidates, Term
+from rl.losses.choices import Baseline, Foreign
 from rl.losses.reference import MAX_LOG_RATIO
-
-Baseline = Literal["group", "own"]
-"""What a reward is compared with: the mean of its group, or of those in it that the policy itself wrote, if any."""
-Foreign = Literal["topr", "tis", "skip"]
-"""What becomes of candidates that the policy did not write, or wrote too long ago.
-
-- ``topr``: good ones are imitated by their advantage; bad ones count by how likely the policy is to write them, as
-  against whoever did, at most 1.
-- ``tis``: each token counts by that ratio, at most ``cap``.
-- ``skip``: nothing.
-
-Where the writer's log-probabilities are not known, good ones are imitated and bad ones are left out.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +144,7 @@ def divisor(candidates: Candidates, part: Tensor, length: int | None) -> Tensor:
     return (counts * candidates.lengths()).sum() if length is None else counts.sum() * length
 
 
+@torch.no_grad()
 def gradient_metrics(
     candidates: Candidates, shares: Shares, *, eps_low: float, eps_high: float, foreign: Foreign, cap: float
 ) -> dict[str, Term]:

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from rl.losses.candidates import Candidates, Term
-from rl.losses.pairs import PairForm, PairNorm, pair_loss
+from rl.losses.choices import PairForm, PairNorm
+from rl.losses.pairs import pair_loss
 
 
 def rrhf_loss(

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from rewards.types import Candidate, RankedGroup
 from rl.pages.attempts import Attempts, Entry
 from rl.pages.curves import curves
+from rl.pages.memories import memories
 from rl.pages.shelf import Shelf, differences, states, summary_of
 from rl.pages.tokens import tokens
 from rl.run import Run
@@ -138,7 +139,7 @@ class _Views:
 
     def memory(self, name: str) -> str:
         run = self._run(name)
-        return self._show("memory.html", name=name, files=_memories(run))
+        return self._show("memory.html", name=name, explorations=memories(run.path))
 
     def compare(self, a: str, b: str) -> str:
         left, right = self._run(a), self._run(b)
@@ -213,15 +214,6 @@ def _test_case(task: Task) -> str:
     if task.gold is not None:
         case["call"] = {"tool": task.gold.tool, "arguments": dict(task.gold.arguments)}
     return json.dumps(case, ensure_ascii=False)
-
-
-def _memories(run: Run) -> list[tuple[str, list[Mapping[str, Any]]]]:
-    """What explorations remember, by file: a line for each thing tried."""
-    found = []
-    for path in sorted((run.path / "memory").glob("*.jsonl")):
-        lines = [json.loads(line) for line in path.read_text().splitlines()[-500:] if line.startswith("{")]
-        found.append((path.stem, [{k: v for k, v in line.items() if k != "crc"} for line in lines]))
-    return found
 
 
 def _link(path: str, **query: Any) -> str:

@@ -7,46 +7,70 @@ from typing import Any
 from pydantic import BaseModel
 
 from rewards.ranking import GOLD
-from rl.learner.optimiser import OptimiserConfig
+from rewards.selectivity import LIVE
+from rl.config import parts
+from rl.learner.schedule import OptimiserConfig
 from rl.recipes.parts import RecipeConfig, SourceConfig
+from rl.recipes.toolgen_config import ToolGenConfig
+
+RECORDED = ("ranked", "ste_pool", "gsm8k", "gsm8k_pool")
+"""Kinds of tasks that come with recorded attempts, whose names only the data say."""
 
 
-def dead_knobs(config: RecipeConfig) -> list[str]:
-    """Each such setting, and why nothing reads it."""
-    found = [
-        *_optimisers("cloning", config.cloning.optimiser),
-        *_optimisers("improvement", config.improvement.optimiser),
-    ]
-    for index, source in enumerate(config.sources):
-        found += _source(f"sources.{index} ({source.name})", source)
+def dead_knobs(config: BaseModel) -> list[str]:
+    """Each such setting, and why nothing reads it: those of the config itself, and those of where it is run."""
+    return [*idle_knobs(config), *_circumstances(config)]
+
+
+def idle_knobs(config: BaseModel) -> list[str]:
+    """Each setting that nothing reads wherever the config is run: its other settings say otherwise."""
+    found: list[str] = []
+    for path, part in parts(config):
+        if isinstance(part, OptimiserConfig):
+            found += _optimiser(path, part)
+    if isinstance(config, RecipeConfig):
+        for index, source in enumerate(config.sources):
+            found += _source(f"sources.{index} ({source.name})", source, config)
+        if _set(config.rollouts, "tool_timeout") and not _own_tools(config):
+            found.append("rollouts.tool_timeout: the tasks have no tool that runs")
+    if isinstance(config, ToolGenConfig) and config.agent.steps and config.stage_files is None:
+        found.append("agent.steps: its attempts are read from stage_files, and there are none; set it, or steps to 0")
+    return found
+
+
+def _circumstances(config: BaseModel) -> Iterator[str]:
+    """Settings that do nothing where, or for as long as, the config is run."""
+    if not isinstance(config, RecipeConfig):
+        return
     improvement = config.improvement
     if improvement.validate_every > improvement.rounds:
-        found.append(
+        yield (
             f"improvement.validate_every: {improvement.validate_every} is more than the {improvement.rounds} rounds: "
             "only the start and the end are judged"
         )
     if _set(config.learner, "max_tokens") and config.learner.max_tokens == config.model.max_length:
-        found.append("learner.max_tokens: it is model.max_length, so a pass reads one candidate at a time")
+        yield "learner.max_tokens: it is model.max_length, so a pass reads one candidate at a time"
     if _set(config.ray, "num_cpus", "object_store_mib") and _joins():
-        found.append("ray: RAY_ADDRESS names a cluster, which has its own CPUs and object store")
-    if _set(config.rollouts, "tool_timeout") and not _own_tools(config):
-        found.append("rollouts.tool_timeout: the tasks have no tool that runs")
-    return found
+        yield "ray: RAY_ADDRESS names a cluster, which has its own CPUs and object store"
 
 
-def _optimisers(stage: str, optimiser: OptimiserConfig) -> Iterator[str]:
+def _optimiser(path: str, optimiser: OptimiserConfig) -> Iterator[str]:
     if optimiser.kind == "adamw" and _set(optimiser, "muon_lr"):
-        yield f"{stage}.optimiser.muon_lr: kind adamw has no use for it; lr is its learning rate"
+        yield f"{path}.muon_lr: kind adamw has no use for it; lr is its learning rate"
     if optimiser.schedule == "constant" and _set(optimiser, "floor"):
-        yield f"{stage}.optimiser.floor: a constant schedule never falls to it"
+        yield f"{path}.floor: a constant schedule never falls to it"
 
 
-def _source(where: str, source: SourceConfig) -> Iterator[str]:
+def _source(where: str, source: SourceConfig, config: RecipeConfig) -> Iterator[str]:
     written = [name for name in ("top_p", "top_k") if _set(source, name)]
-    if source.policy == GOLD:
-        written = [name for name in (*written, "temperature", "max_tokens") if _set(source, name)]
-        for name in dict.fromkeys(written):
-            yield f"{where}.{name}: the gold attempt is written out, not sampled"
+    recorded = config.tasks.kind in RECORDED and source.policy not in {LIVE, GOLD, *config.peers, *config.policies}
+    if source.policy == GOLD or recorded:
+        told = "is recorded" if recorded else "is written out"
+        for name in ("temperature", "max_tokens", "top_p", "top_k", "force"):
+            if _set(source, name):
+                yield f"{where}.{name}: the {'attempt' if recorded else 'gold attempt'} {told}, not sampled"
+        if source.count > 1:
+            yield f"{where}.count: the same attempt {source.count} times; leave it out"
     elif source.temperature == 0:
         for name in written:
             yield f"{where}.{name}: at temperature 0 the likeliest token is taken"

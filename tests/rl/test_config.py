@@ -2,7 +2,7 @@ import pytest
 
 from executors.errors import ConfigError
 from rl.config import override, read_yaml, validate
-from rl.recipes.session import prepare
+from rl.recipes.prepared import prepare
 from rl.recipes.trice import TriceConfig
 
 
