@@ -285,7 +285,7 @@ class Trl:
     """``GRPOTrainer``'s own generation: 32 bits, no checkpointing."""
 
     def __init__(self, lesson: Lesson, model: Qwen3ForCausalLM, episodes: int, folder: str, way: str) -> None:
-        """Make a trainer that plays so many episodes at once, at most, in a way of ``WAYS``, and writes into a folder."""
+        """Make a trainer that plays so many episodes at once, at most, in one of the ``WAYS``."""
         from trl import GRPOConfig, GRPOTrainer
 
         self.name = way

@@ -56,6 +56,8 @@ class WeightedSum(_Ranking):
     """Times the share of calls that ran."""
     wellformed: float = 0.1
     """For no malformed call."""
+    environment: float = 0.0
+    """Times what the environments of the tools say that the attempt is worth, where they say it."""
 
     def rewards(self, group: Group) -> Sequence[Reward]:
         right = {id(episode): correctness(group.task, episode, self.match) for episode in group.episodes}
@@ -72,6 +74,8 @@ class WeightedSum(_Ranking):
             "executed": executed(episode),
             "wellformed": wellformed(episode),
         }
+        if episode.environment_reward is not None:
+            parts["environment"] = episode.environment_reward
         return Reward(sum(getattr(self, name) * value for name, value in parts.items()), parts)
 
 

@@ -12,7 +12,6 @@ from typing import Literal, Protocol
 from pydantic import Field, model_validator
 
 from rl.config import Strict
-from rl.learner.remote import snapshot_of
 from rollouts.types import Snapshot
 
 
@@ -77,6 +76,8 @@ class Players:
         if self._refresh.kind == "online":
             return self._learner.snapshot(max(self._began, version))
         if self._held is None or self._held.version != version:
+            from rl.learner.remote import snapshot_of
+
             known = version >= self._began
             self._held = (
                 self._learner.snapshot(version) if known else snapshot_of(self._checkpoint_at(version), version)

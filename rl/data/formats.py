@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from executors.errors import ConfigError
-from rl.config import Strict
-from rl.models.chat_template import load_chat_format, read_response_template
+from rl.config import FilePath, FolderPath, Strict
 from rollouts.formats import Format
 from rollouts.formats.inline import AnnotatedFormat, InlineFormat
 from rollouts.formats.react import ReactFormat
@@ -76,13 +75,13 @@ class Chat(Strict):
     """The model's own chat template, with its tools and its calls."""
 
     kind: Literal["chat"] = "chat"
-    tokenizer: str = ""
+    tokenizer: FolderPath = ""
     """Directory of the tokenizer whose template it is; the model's own by default."""
     system: str = ""
     """The system message."""
-    template: str = ""
+    template: FilePath = ""
     """File with another template, in Jinja."""
-    response_template: str = ""
+    response_template: FilePath = ""
     """File with another parser of replies, as ``transformers`` describes it, in JSON."""
     options: dict[str, Any] = {}
     """Further variables of the template, such as ``enable_thinking: false``."""
@@ -90,6 +89,8 @@ class Chat(Strict):
     """What a template is told that asks for the date; always the same, so that a prompt can be made again."""
 
     def build(self) -> Format:
+        from rl.models.chat_template import load_chat_format, read_response_template
+
         if not self.tokenizer:
             raise ConfigError("format.tokenizer is empty; name the model directory whose chat template is meant")
         return load_chat_format(

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from executors.retrieval import Index, text_of
-from executors.types import ToolSpec
+from executors.types import ToolCall, ToolSpec
 from rl.data.paraphrase import Solved
 from rollouts.formats import Format
 from rollouts.formats.prefaced import Prefaced
@@ -59,18 +59,25 @@ class Demonstrations:
         return [int(position) for position in np.argsort(-scores, kind="stable")[:count]]
 
 
-def with_demonstrations(format: Format, demonstrations: Demonstrations, k: int) -> Prefaced:
+def with_demonstrations(
+    format: Format, demonstrations: Demonstrations, k: int, aliases: Mapping[str, str] | None = None
+) -> Prefaced:
     """A format whose prompt begins with demonstrations of its query, the most similar first, as STE has them.
 
     Args:
         format: how they, and the task, are written.
         demonstrations: to choose from.
         k: of one prompt.
+        aliases: by task id, another name for the task's tool; see ``rl.data.explored.renamed``.
     """
 
     def preface(task: Task) -> str:
-        found = demonstrations.search(task.prompt, k)
-        told = [f"{format.opening(one, ())}{attempt.turns[0].completion.text.rstrip()}\n" for one, attempt in found]
+        told = []
+        for one, attempt in demonstrations.search(task.prompt, k):
+            text, call = attempt.turns[0].completion.text, attempt.calls[0] if attempt.calls else None
+            if aliases and task.id in aliases and isinstance(call, ToolCall) and call.tool in task.tools:
+                text = format.write_call(ToolCall(aliases[task.id], call.arguments), ())
+            told.append(f"{format.opening(one, ())}{text.rstrip()}\n")
         return "".join(f"{text}{_PARTED}" for text in told)
 
     return Prefaced(format, preface)

@@ -7,12 +7,14 @@ over the tokens of whatever tokenizer reads it.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from executors.catalog import Catalog
 from executors.errors import DataError
 from rollouts.types import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MASKED = -100
 """The label of a token that is not learned."""
@@ -121,7 +123,7 @@ def with_calls(marked: Marked, arguments: Sequence[str]) -> str:
 
 
 def targets(
-    marked: Marked, tokenizer: PreTrainedTokenizerBase, tools: Mapping[str, int], *, only_tools: bool = False
+    marked: Marked, tokenizer: "PreTrainedTokenizerBase", tools: Mapping[str, int], *, only_tools: bool = False
 ) -> Targets:
     """What a model with a tool head is to predict at each token of a marked text.
 

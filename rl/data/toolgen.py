@@ -119,13 +119,17 @@ def read_seed(folder: Path, stage: str) -> list[Conversation]:
     found: list[Conversation] = []
     for number, row in enumerate(read_json(path)):
         try:
-            found += _seeded(stage, row, f"{stage}/{number}")
+            found += seeded(stage, row, f"{stage}/{number}")
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}, item {number}: {error!r} is missing or of another type") from error
     return found
 
 
-def _seeded(stage: str, row: Mapping[str, Any], id: str) -> list[Conversation]:
+def seeded(stage: str, row: Mapping[str, Any], id: str) -> list[Conversation]:
+    """What one row of a stage's file teaches; KeyError or TypeError where it is of another form.
+
+    A step of a plan may have ``documentation`` and ``observation`` beside the published keys; the policy reads them.
+    """
     format = AtomicFormat()
     if stage == "memorisation":
         return [Conversation(id, (Message(f"{row['description']}\n", False), Message(ACTION + row["token"], True)))]
@@ -139,11 +143,18 @@ def _seeded(stage: str, row: Mapping[str, Any], id: str) -> list[Conversation]:
         written = given if isinstance(given, str) else json.dumps(given)
         messages += [
             Message(f"{step['thought']}\n{ACTION}{step['action']}", True),
-            Message(format.INPUT, False),
+            Message(_before(step.get("documentation"), format.INPUT), False),
             Message(f"{written}\n", True),
-            Message(format.OBSERVATION, False),
+            Message(
+                f"{format.OBSERVATION}{said}\n" if (said := step.get("observation")) else format.OBSERVATION, False
+            ),
         ]
     return [Conversation(id, (*messages, Message(format.write_answer(str(row["final_answer"])), True)))]
+
+
+def _before(documentation: str | None, mark: str) -> str:
+    """What stands before an input: the tool's documentation, where the file has it."""
+    return f"\n{documentation}{mark}" if documentation else mark
 
 
 def seed_tokens(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +21,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from executors.errors import ConfigError, UnknownToolError
 from executors.names import Identity
 from executors.retrieval import words
+from rl.models.choice import Indexing
 from rl.models.tool_head import input_matrix, output_matrix
 from rl.models.trie import Trie
-
-Indexing = Literal["atomic", "semantic", "numeric", "hierarchical"]
 
 FINISH = "<<Finish>>"
 """What ends an attempt; a token like a tool's."""

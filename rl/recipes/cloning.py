@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from rewards.ranking import GOLD
 from rl.config import Strict
-from rl.learner.optimiser import OptimiserConfig
+from rl.learner.schedule import OptimiserConfig
 from rl.losses.objective import Objective, Sft
 
 

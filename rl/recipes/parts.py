@@ -1,7 +1,7 @@
 """The parts of a config that recipes share."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -23,10 +23,9 @@ from rl.data.tasks.ranked import RankedFile
 from rl.data.tasks.ste_pool import StePool
 from rl.data.tasks.trice import TriceFiles
 from rl.evaluation.evaluate import Measure, Selectivity
-from rl.improve import Improvement
-from rl.learner.scoring import Packing
-from rl.learner.sharding import Footprint, Precision, Strategy
-from rl.models.load import ModelConfig, TinyModel
+from rl.improvement import Improvement
+from rl.learner.footprint import Footprint, Packing, Precision, Strategy
+from rl.models.choice import ModelConfig, TinyModel
 from rl.recipes.cloning import Cloning, OwnAnswers
 from rl.serving.sources import PolicyConfig
 from rollouts.policy import Source
@@ -177,7 +176,10 @@ class LearnerSettings(Strict):
     workers: int = Field(default=1, gt=0)
     """Ranks that share each step."""
     min_workers: int | None = Field(default=None, gt=0)
-    """Ranks that will do while the cluster has no room for more; it then grows to ``workers`` by itself."""
+    """Ranks that will do while the cluster has no room for more; it then grows to ``workers`` by itself. Ray counts the
+    room by what nodes have, not by what is left of it: name in ``resources`` what only nodes of the learner have."""
+    resources: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """Custom resources of Ray that each rank takes, such as ``{learner_node: 1}``."""
     gpu: bool = False
     max_failures: int = Field(default=3, ge=-1)
     """Times that lost ranks are started again; -1 for as often as it takes."""
@@ -268,37 +270,34 @@ class RecipeConfig(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RecipeConfig":
+        if found := list(self._contradictions()):
+            raise ValueError("\n".join(found))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """What of the config cannot be together."""
         names = [source.name for source in self.sources]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"sources: two are named {repeated[0]!r}; a source's name is its own")
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield f"sources: two are named {name!r}; a source's name is its own"
         if not self.sources:
-            raise ValueError("sources: there is none; name at least one way of attempting a task")
-        self._require_adapters()
-        if taken := sorted(self.peers.keys() & {LIVE, GOLD}):
-            raise ValueError(f"peers: {taken[0]!r} is the name of a built-in policy; call the peer otherwise")
-        if taken := sorted(self.policies.keys() & {LIVE, GOLD, *self.peers}):
-            raise ValueError(f"policies: {taken[0]!r} is the name of another policy; call this one otherwise")
-        if idle := sorted(self.policies.keys() - {source.policy for source in self.sources} - {self._teacher}):
-            raise ValueError(f"policies: no source plays {idle[0]!r}; add one, or leave the policy out")
+            yield "sources: there is none; name at least one way of attempting a task"
+        yield from self._names()
         smallest = min(self.cloning.batch_size, self.improvement.batch_size)
         if smallest < self.learner.workers:
-            raise ValueError(f"learner.workers: {self.learner.workers} ranks cannot share a batch of {smallest}")
-        if idle := sorted(self.peers.keys() - {source.policy for source in self.sources}):
-            raise ValueError(f"peers: no source plays {idle[0]!r}; add one, or leave the peer out")
-        self._require_stages()
-        self._require_learnable()
+            yield f"learner.workers: {self.learner.workers} ranks cannot share a batch of {smallest}"
+        yield from self._stages()
+        yield from self._unlearnable()
         if isinstance(self.rewards, Recorded):
-            self._require_recordings()
+            yield from self._unrecorded()
         beside = max(len(self.peers), int(self.baselines.continued_cloning_steps > 0))
         placed = [place for one in self.policies.values() if (place := getattr(one, "place", None)) is not None]
         apart = math.ceil(self.executor.cpus + sum(place.workers * place.cpus for place in placed))
         if (needed := self.learner.workers + self.rollouts.workers + beside + apart) > self.ray.num_cpus:
-            raise ValueError(
+            yield (
                 f"ray.num_cpus: {self.ray.num_cpus} are too few for {self.learner.workers} ranks, "
                 f"{self.rollouts.workers} rollout workers, {beside} fits beside them and {apart} for executor pools "
                 f"and placed policies; {needed} will do, whatever the machine's cores"
             )
-        return self
 
     @property
     def offset(self) -> int:
@@ -311,60 +310,73 @@ class RecipeConfig(Strict):
         demonstrator = self.cloning.demonstrator
         return demonstrator.teacher if isinstance(demonstrator, OwnAnswers) and "clone" in self.stages else None
 
-    def _require_stages(self) -> None:
-        """See that the stages go together. Raises ValueError where they do not."""
-        if self.stages not in ([], ["clone"], ["improve"], ["clone", "improve"]):
-            raise ValueError(f"stages: clone comes before improve, and each once; got {self.stages}")
-        if self.few_shot and self.stages:
-            raise ValueError("few_shot: examples stand before questions where nothing is trained; set stages: []")
-        known = {LIVE, GOLD, *self.policies}
-        if self._teacher is not None and self._teacher not in known:
-            there = ", ".join(sorted(known))
-            raise ValueError(f"cloning.demonstrator.teacher: there is no policy {self._teacher!r}; there are {there}")
-
-    def _require_adapters(self) -> None:
-        """See that every adapter that a source asks for is its policy's. Raises ValueError where one is not."""
+    def _names(self) -> Iterator[str]:
+        """Names that are taken twice, that nothing reads, or that there are not."""
+        for name in sorted(self.peers.keys() & {LIVE, GOLD}):
+            yield f"peers: {name!r} is the name of a built-in policy; call the peer otherwise"
+        for name in sorted(self.policies.keys() & {LIVE, GOLD, *self.peers}):
+            yield f"policies: {name!r} is the name of another policy; call this one otherwise"
+        played = {source.policy for source in self.sources}
+        for name in sorted(self.policies.keys() - played - {self._teacher}):
+            yield f"policies: no source plays {name!r}; add one, or leave the policy out"
+        for name in sorted(self.peers.keys() - played):
+            yield f"peers: no source plays {name!r}; add one, or leave the peer out"
         for source in self.sources:
             known = getattr(self.policies.get(source.policy), "adapters", {})
             if source.adapter and source.adapter not in known:
                 there = ", ".join(known) or "none"
-                raise ValueError(
+                yield (
                     f"sources: {source.name!r} asks policy {source.policy!r} for its adapter {source.adapter!r}, and "
                     f"it has {there}; name it under policies.{source.policy}.adapters"
                 )
 
-    def _require_learnable(self) -> None:
-        """See that the strategy can do what the stages ask. Raises ValueError where it cannot."""
+    def _stages(self) -> Iterator[str]:
+        """Stages that do not go together."""
+        if self.stages not in ([], ["clone"], ["improve"], ["clone", "improve"]):
+            yield f"stages: clone comes before improve, and each once; got {self.stages}"
+        if self.few_shot and self.stages:
+            yield "few_shot: examples stand before questions where nothing is trained; set stages: []"
+        known = {LIVE, GOLD, *self.policies}
+        if self._teacher is not None and self._teacher not in known:
+            there = ", ".join(sorted(known))
+            yield f"cloning.demonstrator.teacher: there is no policy {self._teacher!r}; there are {there}"
+
+    def _unlearnable(self) -> Iterator[str]:
+        """What the stages ask and the strategy cannot do."""
         strategy = self.learner.strategy
         adapter = self.model.adapter
         if adapter is not None and adapter.kind == "qlora":
             if not self.learner.gpu:
-                raise ValueError("model.adapter: kind qlora needs a GPU; set learner.gpu: true, or take kind lora")
+                yield "model.adapter: kind qlora needs a GPU; set learner.gpu: true, or take kind lora"
             if strategy in ("zero3", "fsdp2"):
-                raise ValueError(
-                    f"model.adapter: weights of 4 bits cannot be shared out by {strategy}; take ddp or zero2"
-                )
+                yield f"model.adapter: weights of 4 bits cannot be shared out by {strategy}; take ddp or zero2"
         if strategy == "ddp":
             return
         for name, stage in (("cloning", self.cloning), ("improvement", self.improvement)):
             if stage.optimiser.kind != "adamw":
-                raise ValueError(
+                yield (
                     f"{name}.optimiser: {stage.optimiser.kind} needs whole matrices, and learner.strategy {strategy} "
                     "gives each rank a share of them; take kind adamw, or learner.strategy ddp"
                 )
             if stage.objective.needs_reference:
-                raise ValueError(
+                yield (
                     f"{name}.objective: it compares with the weights of the stage's beginning, which learner.strategy "
                     f"{strategy} does not keep; leave kl_weight and reference terms out, or take learner.strategy ddp"
                 )
 
-    def _require_recordings(self) -> None:
-        """See that every attempt has a recorded reward. Raises ValueError where one has none."""
+    def _unrecorded(self) -> Iterator[str]:
+        """Attempts without a recorded reward."""
         if not isinstance(self.tasks, RankedFile):
-            raise ValueError(f"rewards: recorded takes the rewards of tasks of kind 'ranked', not {self.tasks.kind!r}")
+            yield f"rewards: recorded takes the rewards of tasks of kind 'ranked', not {self.tasks.kind!r}"
         for source in self.sources:
             if source.policy in {LIVE, *self.peers, *self.policies}:
-                raise ValueError(
+                yield (
                     f"rewards: source {source.name!r} plays {source.policy!r}, whose attempts have no recorded reward; "
                     "leave it out, or choose another ranking"
                 )
+
+
+class TriceConfig(RecipeConfig):
+    """A TRICE run."""
+
+    recipe: Literal["trice"] = "trice"

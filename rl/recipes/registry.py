@@ -1,5 +1,6 @@
 """The recipes by name: the config of each, and how those are trained that need no cluster."""
 
+import difflib
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -8,18 +9,41 @@ from pydantic import BaseModel
 
 from executors.errors import ConfigError
 
-_CLUSTER = {"trice": ("rl.recipes.trice", "TriceConfig")}
-"""Recipes that are trained on Ray, by the parts that ``rl.recipes.session`` starts."""
+_CLUSTER = {"trice": ("rl.recipes.parts", "TriceConfig")}
+"""Recipes that are trained on Ray, by the parts that ``rl.recipes.session`` starts: where their config is, which says
+nothing of tensors, so that it is checked at once."""
 _ALONE = {
-    "toolkengpt": ("rl.recipes.toolkengpt", "ToolkenGptConfig"),
-    "toolgen": ("rl.recipes.toolgen", "ToolGenConfig"),
-    "toolalpaca": ("rl.recipes.toolalpaca", "ToolAlpacaConfig"),
+    "ste": ("rl.recipes.ste_config", "SteConfig"),
+    "toolkengpt": ("rl.recipes.toolkengpt_config", "ToolkenGptConfig"),
+    "toolgen": ("rl.recipes.toolgen_config", "ToolGenConfig"),
+    "toolalpaca": ("rl.recipes.toolalpaca_config", "ToolAlpacaConfig"),
 }
-"""Recipes that are trained in one process: their module's ``train`` takes the config, the run and the progress."""
+"""Recipes that are trained in one process: the ``train`` of the module of their name takes the config, the run and the
+progress."""
+
+
+def any_config_class(recipe: object, origin: str) -> type[BaseModel]:
+    """The config of a recipe, whichever command runs it.
+
+    Raises:
+        ConfigError: there is no such recipe.
+    """
+    known = _CLUSTER | _ALONE
+    if not isinstance(recipe, str) or recipe not in known:
+        close = difflib.get_close_matches(str(recipe), known, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"{origin}: no recipe {recipe!r}; 'recipe' is one of: {', '.join(known)}{hint}")
+    module, name = known[recipe]
+    return getattr(importlib.import_module(module), name)
+
+
+def every_config_class() -> dict[str, type[BaseModel]]:
+    """The configs of all recipes, by name."""
+    return {recipe: any_config_class(recipe, recipe) for recipe in _CLUSTER | _ALONE}
 
 
 def config_class(recipe: object, origin: str, *, alone: bool) -> type[BaseModel]:
-    """The config of a recipe.
+    """The config of a recipe that is trained.
 
     Args:
         recipe: its name, as the config has it.
@@ -34,9 +58,9 @@ def config_class(recipe: object, origin: str, *, alone: bool) -> type[BaseModel]
         raise ConfigError(
             f"{origin}: this command takes recipes of kind {', '.join(_CLUSTER)}; {recipe} has 'apprentice train' alone"
         )
-    if not isinstance(recipe, str) or recipe not in known:
-        raise ConfigError(f"{origin}: no recipe {recipe!r}; 'recipe' is one of: {', '.join(known)}")
-    module, name = known[recipe]
+    if recipe not in known:
+        any_config_class(recipe, origin)
+    module, name = known[str(recipe)]
     return getattr(importlib.import_module(module), name)
 
 
@@ -44,4 +68,4 @@ def trained_alone(recipe: str) -> Callable[..., dict[str, Any]] | None:
     """How a recipe is trained in this process; None where it takes a cluster."""
     if recipe not in _ALONE:
         return None
-    return importlib.import_module(_ALONE[recipe][0]).train
+    return importlib.import_module(f"rl.recipes.{recipe}").train

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from executors.errors import ConfigError
 from executors.journal import await_writers, forget
 from rewards.ranking import GOLD, level_counts
 from rewards.selectivity import LIVE
@@ -36,14 +35,13 @@ from rl.models.load import (
     load_tokenizer,
     pad_id,
     require_config,
-    require_model,
 )
 from rl.progress import Progress
 from rl.recipes.cloning import Annotators, OwnAnswers
 from rl.recipes.demonstrations import ROUNDS, Demonstrations
 from rl.recipes.executors import ExecutorBuilder, start_pools
 from rl.recipes.parts import Peer, RecipeConfig
-from rl.remote import require_gpus
+from rl.remote import require_gpus, require_storage
 from rl.remote import start as start_ray
 from rl.run import Run
 from rl.serving.policies import GoldPolicy, LocalPolicy, RecordedPolicy
@@ -96,6 +94,8 @@ class Session:
         played = config.rollouts.workers * config.rollouts.gpus + config.executor.gpus
         played += sum(p.workers * p.gpus for one in config.policies.values() if (p := getattr(one, "place", None)))
         require_gpus(config.learner.workers * config.learner.gpu + played)
+        if (nodes := require_storage(str(self.run.path.resolve()))) > 1:
+            self.progress.line(f"Ray cluster    {nodes} nodes, each of which has the run's folder")
         if cluster.dashboard:
             self.progress.line(f"Ray dashboard  {cluster.dashboard}")
         if config.executor.pools:
@@ -106,6 +106,7 @@ class Session:
             LearnerConfig(
                 workers=config.learner.workers,
                 min_workers=config.learner.min_workers,
+                resources=config.learner.resources,
                 max_failures=config.learner.max_failures,
                 rank=self._rank(),
                 storage=str(self.run.folder("logs").resolve() / "train"),
@@ -360,47 +361,3 @@ class Session:
                 if isinstance(policy, EndpointConfig | VllmConfig)
             },
         )
-
-
-def prepare(config: RecipeConfig) -> Benchmark:
-    """Load a config's tasks and see that the config can work with them; before any file or process is made.
-
-    Raises:
-        ConfigError: a source plays a policy that there is not.
-        DataError: the data or the model cannot be used.
-    """
-    if isinstance(config.model, HuggingFaceModel):
-        require_model(Path(config.model.path))
-    benchmark = config.tasks.load(config.seed)
-    benchmark.catalog.require()
-    if taken := sorted(config.policies.keys() & benchmark.recordings.keys()):
-        raise ConfigError(f"policies: {taken[0]!r} is the name of a recording of the benchmark; call it otherwise")
-    for policy in config.policies.values():
-        policy.check()
-    for name, pool in config.executor.pools.items():
-        if unknown := sorted(set(pool.tools) - set(benchmark.catalog.names)):
-            there = ", ".join(benchmark.catalog.names[:10])
-            raise ConfigError(f"executor.pools.{name}: there is no tool {unknown[0]!r}; there are {there}")
-    known = {LIVE, GOLD, *config.peers, *config.policies, *benchmark.recordings}
-    for source in config.sources:
-        if source.policy not in known:
-            raise ConfigError(
-                f"source {source.name!r} plays policy {source.policy!r}, and there are {', '.join(sorted(known))}; "
-                "a further model is named under peers or policies"
-            )
-    levels = {task.labels["level"] for task in (*benchmark.demonstrations, *benchmark.test) if "level" in task.labels}
-    if strange := sorted(set(config.cloning.annotators.call_rate or ()) - levels):
-        place = "foundation.demonstrator" if config.cloning.foundation else "demonstrator"
-        raise ConfigError(
-            f"cloning.{place}.call_rate names level {strange[0]!r}, and the tasks have "
-            f"{', '.join(sorted(levels)) or 'no levels'}"
-        )
-    if len(benchmark.train) < config.improvement.tasks_per_round:
-        raise ConfigError(
-            f"improvement.tasks_per_round is {config.improvement.tasks_per_round}, and there are "
-            f"{len(benchmark.train)} training tasks; a round takes each of its tasks once"
-        )
-    recorded = {source.policy for source in config.sources} & benchmark.recordings.keys()
-    if isinstance(config.evaluation, PairRanking) and not recorded:
-        raise ConfigError("evaluation: ranking measures recorded attempts, and no source plays a recording")
-    return benchmark

@@ -13,10 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 
 from executors.corpus.entries import choose_entries, read_entries
 from executors.corpus.records import Record, read_records, write_corpus
@@ -25,7 +24,6 @@ from executors.openapi.tools import read_openapi
 from executors.simulation.simulated import Simulation
 from executors.tools.get_details import ScriptedUser
 from rewards.types import Candidate, RankedGroup, Reward
-from rl.config import Strict
 from rl.data.corpus import CorpusApi, instance_path, read_corpus_api, write_instances_of
 from rl.data.examples import Encoder, Example
 from rl.data.segments import Segments, example, refusal, segments, write_segments
@@ -37,86 +35,18 @@ from rl.evaluation.simulated_apis import Judgement, Request, judge, play_request
 from rl.learner import checkpoint
 from rl.learner.alone import AloneJob, fit_alone
 from rl.learner.learner import Stage
-from rl.learner.optimiser import OptimiserConfig
-from rl.losses.objective import Objective, Rrhf, Sft
-from rl.models.load import ModelConfig, TinyModel, build_tokenizer_for, build_weights, load_tokenizer
+from rl.models.load import build_tokenizer_for, build_weights, load_tokenizer
 from rl.progress import Progress
+from rl.recipes.toolalpaca_config import ImprovementConfig, ToolAlpacaConfig
 from rl.run import Run
 from rl.serving.policies import LocalPolicy
 from rollouts.instances import CorpusFormat, generate
-from rollouts.instructions import Style, planned_instructions
+from rollouts.instructions import planned_instructions
 from rollouts.plans import Planner
 from rollouts.policy import Source
 from rollouts.types import Group, Sampling, Task
 
 _FORMAT = CorpusFormat()
-
-
-class CorpusConfig(Strict):
-    """What the corpus is made of."""
-
-    entries: str | None = None
-    """The list of APIs; ToolAlpaca's ``public_apis.json`` below ``$APPRENTICE_DATA`` by default."""
-    apis: int = Field(default=50, gt=0)
-    """Learned from."""
-    held_out: int = Field(default=10, gt=0)
-    """APIs that nothing is learned from, to measure on."""
-    instances: int = Field(default=500, gt=0)
-    """Attempts over all APIs that are learned from."""
-    test_requests: int = Field(default=10, gt=0)
-    """To each held-out API."""
-    style: Style = "short"
-    at_once: int = Field(default=32, gt=0)
-    """Attempts under way at the same time."""
-
-
-class LearningConfig(Strict):
-    """How the corpus is learned."""
-
-    steps: int = Field(default=600, gt=0)
-    batch_size: int = Field(default=8, gt=0)
-    objective: Objective = Sft()
-    optimiser: OptimiserConfig = OptimiserConfig()
-
-
-class ImprovementConfig(Strict):
-    """How the policy is improved by what the rule says of its own attempts at requests it learned from."""
-
-    rounds: int = Field(default=2, gt=0)
-    requests: int = Field(default=32, gt=0)
-    """Of each round."""
-    attempts: int = Field(default=4, gt=1)
-    """At each request."""
-    temperature: float = Field(default=0.8, gt=0)
-    steps: int = Field(default=40, gt=0)
-    """Of each round."""
-    batch_size: int = Field(default=8, gt=0)
-    objective: Objective = Rrhf()
-    optimiser: OptimiserConfig = OptimiserConfig(kind="adamw", lr=3e-4)
-
-
-class ToolAlpacaConfig(Strict):
-    """A ToolAlpaca run."""
-
-    recipe: Literal["toolalpaca"] = "toolalpaca"
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Of the run; its folder is ``storage/name`` unless ``--run-dir`` says otherwise."""
-    seed: int = Field(default=0, ge=0)
-    storage: str = "runs"
-    corpus: CorpusConfig = CorpusConfig()
-    model: ModelConfig = TinyModel(vocab_size=2048, max_length=1024)
-    learning: LearningConfig = LearningConfig()
-    improvement: ImprovementConfig | None = None
-    """None ends where the paper does."""
-    max_turns: int = Field(default=6, gt=0)
-    max_tokens: int = Field(default=160, gt=0)
-    """Of one reply."""
-
-    @model_validator(mode="after")
-    def _enough(self) -> "ToolAlpacaConfig":
-        if self.corpus.instances < self.corpus.apis:
-            raise ValueError(f"corpus.instances: {self.corpus.instances} are fewer than corpus.apis {self.corpus.apis}")
-        return self
 
 
 def train(config: ToolAlpacaConfig, run: Run, progress: Progress) -> dict[str, Any]:

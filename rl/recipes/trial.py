@@ -10,13 +10,14 @@ from executors.errors import DataError
 from executors.executor import Executor
 from executors.schemas.fabricate import fabricate_arguments
 from executors.tool import Tool
-from executors.types import Observation, ToolCall
+from executors.types import Observation, Scene, ToolCall
 from rewards.ranking import GOLD, Recorded
 from rl.data.tasks.benchmark import Benchmark
 from rl.recipes.parts import RecipeConfig
 from rl.serving.policies import GoldPolicy, RecordedPolicy
 from rollouts.formats import Format
 from rollouts.policy import ScriptedPolicy, Source
+from rollouts.steps import introduced
 from rollouts.types import Group, Task
 from rollouts.worker import RolloutWorker, WorkerConfig
 
@@ -78,25 +79,39 @@ def _played(config: RecipeConfig, benchmark: Benchmark, format: Format) -> list[
 def _prompt(group: Group, benchmark: Benchmark, format: Format, colour: bool) -> Iterator[str]:
     """The gold attempt at the first task, as the policy reads and writes it."""
     begin, end, given = (_OWN, _PLAIN, _GIVEN) if colour else ("«", "»", "")
-    text = f"{given}{format.opening(group.task, benchmark.catalog.specs(group.task.tools))}{_PLAIN if colour else ''}"
+    task = asyncio.run(_introduced(group.task, benchmark))
+    text = f"{given}{format.opening(task, benchmark.catalog.specs(task.tools))}{_PLAIN if colour else ''}"
     episode = group.episodes[0]
     for index, turn in enumerate(episode.turns):
         text += f"{begin}{turn.completion.text}{end}"
         if turn.calls and index + 1 < len(episode.turns):
             text += f"{given}{format.observed(turn)}{_PLAIN if colour else ''}"
     told = "green" if colour else "between « and »"
-    yield f"prompt     task {group.task.id}; what is {told} is learned from, the rest is read"
+    yield f"prompt     task {task.id}; what is {told} is learned from, the rest is read"
     yield from (f"           {line}" for line in text.splitlines())
+
+
+async def _introduced(task: Task, benchmark: Benchmark) -> Task:
+    """The task with what its environments say on being opened."""
+    async with Executor(benchmark.catalog).open(_scene(task), task.tools) as session:
+        return await introduced(task, session)
+
+
+def _scene(task: Task) -> Scene:
+    """An attempt at a task, as environments are told of it."""
+    return Scene("trial", row={**task.labels, "prompt": task.prompt})
 
 
 def _tools(config: RecipeConfig, benchmark: Benchmark) -> Iterator[str]:
     """What each tool makes of a good call and of bad ones; no good one is invented where a second one might do harm."""
-    golds = {task.gold.tool: task.gold.arguments for task in benchmark.train if task.gold is not None}
+    golds = {task.gold.tool: task for task in benchmark.train if task.gold is not None}
     executor = Executor(benchmark.catalog, timeout=min(_TIMEOUT, config.rollouts.tool_timeout))
     for tool in list(benchmark.catalog)[:_TOOLS]:
+        task = golds.get(tool.name, benchmark.train[0])
+        gold = task.gold.arguments if task.gold is not None and task.gold.tool == tool.name else None
         tried = [
-            f"{what} {_told(*_run(executor, ToolCall(tool.name, arguments)))}"
-            for what, arguments in _calls(tool, golds.get(tool.name))
+            f"{what} {_told(*_run(executor, task, ToolCall(tool.name, arguments)))}"
+            for what, arguments in _calls(tool, gold)
         ]
         yield f"tool       {tool.name}: {'; '.join(tried)}"
 
@@ -115,9 +130,11 @@ def _calls(tool: Tool, gold: Mapping[str, Any] | None) -> Iterator[tuple[str, Ma
     yield "an unknown one", {**(gold or {}), "not_an_argument": 1}
 
 
-def _run(executor: Executor, call: ToolCall) -> tuple[Observation, float]:
+def _run(executor: Executor, task: Task, call: ToolCall) -> tuple[Observation, float]:
+    """What a call gives in an attempt at a task, of which environments are told."""
     began = time.perf_counter()
-    return executor.run(call), time.perf_counter() - began
+    with executor.open(_scene(task)) as session:
+        return session.run(call), time.perf_counter() - began
 
 
 def _told(observation: Observation, seconds: float) -> str:

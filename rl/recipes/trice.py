@@ -7,7 +7,7 @@ moved to find them as likely as they are good. The paper does this once, offline
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rewards.ranking import level_counts
 from rl.data.examples import Example
@@ -22,18 +22,12 @@ from rl.improve import Counts, improve
 from rl.learner.learner import Stage
 from rl.progress import Progress
 from rl.recipes.cloning import OwnAnswers
-from rl.recipes.parts import RecipeConfig
+from rl.recipes.parts import TriceConfig
 from rl.recipes.session import Session
 from rl.run import Run
 
 _START, _FINAL, _LAST, _CONTINUED, _BASE = -1, -2, -3, -4, -5
 """Versions of weights that the learner did not publish."""
-
-
-class TriceConfig(RecipeConfig):
-    """A TRICE run."""
-
-    recipe: Literal["trice"] = "trice"
 
 
 def train(config: TriceConfig, benchmark: Benchmark, run: Run, progress: Progress) -> dict[str, Any]:

@@ -117,3 +117,11 @@ def test_call_ladder_orders_malformed_wrong_tool_wrong_arguments_correct():
     )
     assert scores(CallLadder(), made) == [0, 1, 2, 3]
     assert scores(CallLadder(extra_keys="reject"), made) == [0, 1, 2, 2]
+
+
+def test_what_environments_say_counts_where_it_is_given_a_weight():
+    made = group(attempt("low", "1", environment_reward=0.2), attempt("high", "1", environment_reward=0.9))
+    assert WeightedSum().rank(made).tied
+    ranked = WeightedSum(environment=2.0).rank(made)
+    assert [candidate.episode.source for candidate in ranked.candidates] == ["high", "low"]
+    assert ranked.candidates[0].reward.parts["environment"] == 0.9

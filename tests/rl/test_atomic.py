@@ -10,14 +10,15 @@ from executors.executor import Executor
 from executors.names import Identity
 from executors.tool import tool
 from executors.tools.describe import describe_tool
-from executors.types import ToolCall
+from executors.types import ToolCall, ToolSpec
 from rl.models.tiny import build_model, build_tokenizer
 from rl.models.tool_tokens import add_tool_tokens, index_tools
-from rl.serving.atomic import RETRIES, AtomicPolicy, given
+from rl.serving.atomic import RETRIES, AtomicPolicy, given, named_before, retrieved
 from rl.serving.engine import TransformersPolicy
 from rollouts.episode import play
 from rollouts.formats.atomic import ACTION, FINISH, AtomicFormat
 from rollouts.policy import Source
+from rollouts.search import Searching, search
 from rollouts.types import Completion, Sampling, Task
 
 
@@ -135,3 +136,52 @@ async def test_only_the_tools_that_are_given_may_be_named(tokenizer, tokens, mod
     every = AtomicPolicy(TransformersPolicy("p", model, tokenizer), tokens, "Finish", provider=lambda task: None)
     episode = await play(task, every, Executor(CATALOG), AtomicFormat(), source=source, max_turns=1)
     assert episode.turns
+
+
+def test_a_retriever_gives_the_tools_that_share_words_with_a_request():
+    provider = retrieved(CATALOG.specs(), 1)
+    assert provider(TASK) == []
+    assert provider(Task(id="t", prompt="The weather of any city?")) == ["weather"]
+    assert provider(Task(id="t", prompt="Which coin is worth more?")) == ["rates"]
+
+
+async def test_arguments_are_held_to_the_schema_of_their_tool(tokenizer, tokens, model):
+    pytest.importorskip("llguidance")
+    closed = {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]}
+    specs = {"weather": ToolSpec("weather", "", closed | {"additionalProperties": False})}
+    script = Scripted(tokenizer, [f"{ACTION}<<Sky&&weather>>"] * 3)
+    naming = AtomicPolicy(script, tokens, "Finish")
+    engine = TransformersPolicy("p", model, tokenizer)
+    policy = AtomicPolicy(engine, tokens, "Finish", schemas=specs, max_arguments=40)
+
+    class Both:
+        name, version = "both", 0
+
+        async def complete(self, request):
+            return await (naming if not request.turns else policy).complete(request)
+
+        def release(self, session):
+            engine.release(session)
+
+    for seed in range(3):
+        source = Source(name="s", policy="p", sampling=Sampling(temperature=1.0))
+        episode = await play(TASK, Both(), Executor(CATALOG), AtomicFormat(), source=source, seed=seed, max_turns=2)
+        assert episode.calls[1].arguments["city"] in ("Rome", "Oslo") and episode.observations[1].ok
+    unknown = ToolSpec("rates", "", {"type": "object", "not": {"required": ["x"]}})
+    freely = AtomicPolicy(engine, tokens, "Finish", schemas={"rates": unknown})
+    assert freely._held_to_schema("rates") is None and freely._held_to_schema("weather") is None
+
+
+async def test_a_search_names_other_tools_where_it_goes_back(tokenizer, tokens, model):
+    script = [f"{ACTION}<<Sky&&weather>>", '{"city": "Rome"}', f"{ACTION}{FINISH} give_up_and_restart"]
+    policy = AtomicPolicy(Scripted(tokenizer, [*script, f"{ACTION}{FINISH} Yes."]), tokens, "Finish")
+    found = await search(TASK, policy, Executor(CATALOG), AtomicFormat(), Searching(back=3))
+    assert found.episode().answer == "Yes." and len(found.ways()) == 2
+    (tried,) = policy.engine.asked[-1].tried
+    assert named_before(policy.engine.asked[-1]) == ("weather",) and tried.call.tool == "describe"
+    engine = TransformersPolicy("p", model, tokenizer)
+    free = AtomicPolicy(engine, tokens, "Finish")
+    source = Source(name="s", policy="p", force="call", sampling=Sampling(max_tokens=12))
+    both = await search(TASK, free, Executor(CATALOG), AtomicFormat(), Searching(depth=1, width=3), source=source)
+    named = [node.turn.call.arguments["tool"] for node in both.children if node.turn.calls]
+    assert len(named) == len(set(named))

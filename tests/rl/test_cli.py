@@ -9,7 +9,7 @@ from ray.exceptions import RayTaskError
 
 from executors.errors import DataError
 from rl import cli
-from rl.recipes import session, trice
+from rl.recipes import prepared, trice
 
 CONFIG = Path(__file__).parents[2] / "configs/trice/tiny.yaml"
 
@@ -30,7 +30,7 @@ def test_resume_command_can_be_pasted_into_a_shell(monkeypatch, capsys, tmp_path
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(session, "prepare", lambda _: object())
+    monkeypatch.setattr(prepared, "prepare", lambda _: object())
     monkeypatch.setattr("rl.data.tasks.benchmark.digests", lambda _: {})
     monkeypatch.setattr(trice, "train", interrupted)
     folder, assignments = tmp_path / "my run", ["model={kind: tiny, width: 32}"]

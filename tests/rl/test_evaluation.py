@@ -187,7 +187,8 @@ def test_the_report_is_escaped_and_whole(finished):
     write_report(finished, summarise({"start": ratios, "final": ratios}, 4, {}))
     page = (finished.path / "report.html").read_text()
     assert "What is &lt;b&gt;?" in page
-    assert "<polyline" in page
+    assert "vegaEmbed(" in page
+    assert "What is <b>" not in page
     assert "{body}" not in page
 
 

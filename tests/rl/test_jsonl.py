@@ -5,8 +5,9 @@ import pytest
 
 from executors.catalog import Catalog
 from executors.errors import DataError
+from executors.executor import Executor
 from executors.tools.calculator import calculator
-from rl.data.tasks.jsonl import JsonLines, read_tasks
+from rl.data.tasks.jsonl import JsonLines, read_row, read_tasks
 
 
 def written(tmp_path, *rows) -> str:
@@ -79,3 +80,12 @@ def test_a_missing_file_and_a_file_too_small_to_split_are_data_errors(tmp_path):
         JsonLines(path=str(tmp_path / "none.jsonl")).load(0)
     with pytest.raises(DataError, match="none falls into"):
         JsonLines(path=written(tmp_path, GOOD[0])).load(0)
+
+
+def test_labels_of_a_row_are_what_an_environment_is_reset_with():
+    executor = Executor(Catalog([calculator]))
+    task = read_row({"prompt": "x", "answer": 1, "labels": {"stock": 12}, "level": "hard"}, 1, executor)
+    assert task.labels == {"stock": "12", "level": "hard"}
+    for wrong in ([1], {"stock": [12]}):
+        with pytest.raises(ValueError, match="labels are names"):
+            read_row({"prompt": "x", "answer": 1, "labels": wrong}, 1, executor)

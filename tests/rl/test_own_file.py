@@ -11,7 +11,7 @@ from rewards.own import own_reward
 from rl.config import override, validate
 from rl.data.tasks.own import OwnFile
 from rl.recipes.own import own_content, write_starter
-from rl.recipes.session import prepare
+from rl.recipes.prepared import prepare
 from rl.recipes.trained import check_config
 from rl.recipes.trial import trials
 from rl.recipes.trice import TriceConfig

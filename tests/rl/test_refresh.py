@@ -9,7 +9,6 @@ from rich.console import Console
 
 from executors.errors import ConfigError
 from rewards.ranking import WeightedSum
-from rl import refresh as refreshing
 from rl.config import validate
 from rl.data.examples import Encoder
 from rl.improve import Counts, Improvement, improve, start_version
@@ -102,7 +101,7 @@ def test_old_candidates_are_learned_from_where_they_are_meant_to_be_old(refresh,
     def read(path: Path, version: int) -> Snapshot:
         return Snapshot(version, weights_of(load_model(path)))
 
-    monkeypatch.setattr(refreshing, "snapshot_of", read)
+    monkeypatch.setattr("rl.learner.remote.snapshot_of", read)
     begun(tmp_path / "whole" / "checkpoints")
     played, counts = improved(tmp_path / "whole", refresh)
     assert played == versions

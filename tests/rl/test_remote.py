@@ -9,19 +9,24 @@ from dataclasses import replace
 import numpy as np
 import psutil
 import pytest
+import torch
 
 from rl import remote
 from rl.data.examples import Example, Row
 from rl.learner import checkpoint
+from rl.learner.head_fit import HeadFit
+from rl.learner.heads.remote import fit_head_sharded
 from rl.learner.learner import Learner, Stage, weights_of
 from rl.learner.optimiser import OptimiserConfig
 from rl.learner.rank import RankConfig
 from rl.learner.remote import Hub, LearnerConfig, LearnerFailedError, RemoteLearner, Start
 from rl.learner.sharding import Footprint
+from rl.learner.tool_head import Places, fit_head
 from rl.learner.work import Work, epochs
 from rl.losses.objective import Rrhf
 from rl.models.load import load_model
 from rl.models.tiny import build_model, build_tokenizer
+from rl.models.tool_head import fresh_head
 from tests.rl.test_learner import some_examples
 
 pytestmark = pytest.mark.ray
@@ -151,3 +156,17 @@ def test_two_ranks_learn_as_one_and_a_killed_rank_loses_nothing(cluster, tmp_pat
         # AdamW makes full steps of gradients that are zero but for rounding: single entries differ, the whole does not
         apart = np.linalg.norm(value - expected[name]) / np.linalg.norm(value - began[name])
         assert apart < 0.01, (name, apart)
+
+
+def test_a_tool_head_learned_by_two_workers_is_that_of_one_process(cluster):
+    generator = torch.Generator().manual_seed(0)
+    tool = torch.randint(-1, 3, (40,), generator=generator)
+    scores = torch.randn(3, 40, generator=generator)
+    hidden = torch.randn(40, 8, generator=generator)
+    gold = torch.where(tool >= 0, 0.0, scores[1])
+    places = Places(hidden, scores[0].abs() + 3, gold, scores[2], tool, torch.arange(40) // 4)
+    start, config = fresh_head(("a", "b", "c"), 8, 0), HeadFit(epochs=2, lr=0.05, batch_size=3)
+    alone, epochs = fit_head(start, places, config)
+    shared, told = fit_head_sharded(start, places, config, 2)
+    assert torch.allclose(shared.weight, alone.weight, atol=1e-5)
+    assert [one.loss for one in told] == pytest.approx([one.loss for one in epochs], abs=1e-5)

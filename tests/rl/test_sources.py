@@ -19,7 +19,7 @@ from rl.data.examples import Encoder
 from rl.models.load import load_model, load_tokenizer
 from rl.models.lora import Adapter, add_adapter
 from rl.models.tiny import build_model, build_tokenizer
-from rl.recipes.session import prepare
+from rl.recipes.prepared import prepare
 from rl.recipes.trained import check_config
 from rl.recipes.trice import TriceConfig
 from rl.serving.policies import EndpointModel, GoldPolicy, LocalPolicy, RandomAgent, RecordedPolicy

@@ -179,3 +179,58 @@ def _one(folder):
     path = folder / "one.jsonl"
     path.write_text('{"id": "simple_python_0", "result": "x"}')
     return path
+
+
+def _spoken(value, draw):
+    """A value in another spelling that the published rule takes for the same: case, spaces, punctuation of texts."""
+    if isinstance(value, str):
+        return "".join(draw.choice((letter.upper(), letter.lower())) for letter in value).replace(
+            "_", draw.choice("-. ^")
+        )
+    if isinstance(value, list):
+        return [_spoken(part, draw) for part in value]
+    if isinstance(value, dict):
+        return {key: _spoken(part, draw) for key, part in value.items()}
+    return value
+
+
+def test_what_the_published_rule_takes_for_the_same_is_right():
+    """Other spellings of texts, whole numbers for floats, names with underscores, calls in another order."""
+    draw, seen = random.Random(1), dict.fromkeys(("spelled", "whole", "plain", "ordered", "shorter", "other"), 0)
+    for one in read_items(shared("bfcl")).values():
+        if one.category == "irrelevance":
+            continue
+        calls = gold_calls(one)
+        if len(calls) > 1:
+            seen["ordered"] += 1
+            assert mistake(one, draw.sample(calls, len(calls))) == "", one.id
+        for place, gold in enumerate(one.golds):
+            ((name, accepted),) = gold.items()
+            kinds = {key: part["type"] for key, part in one.functions[name]["parameters"]["properties"].items()}
+            arguments = dict(calls[place][name])
+            for key, value in arguments.items():
+                typed = next((type(known) for known in accepted[key] if known != ""), None)
+                if kinds[key] == "string" and typed is str:
+                    seen["spelled"] += 1
+                    arguments[key] = _spoken(value, draw)
+                elif kinds[key] == "float" and isinstance(value, float) and value.is_integer():
+                    seen["whole"] += 1
+                    arguments[key] = int(value)
+                elif (
+                    len(others := [known for known in accepted[key] if known != "" and known != value])
+                    and typed is not dict
+                ):
+                    seen["other"] += not isinstance(others[0], dict)
+                    arguments[key] = others[0] if kinds[key] != "array" else value
+            optional = [
+                key
+                for key in arguments
+                if "" in accepted[key] and key not in one.functions[name]["parameters"].get("required", ())
+            ]
+            if optional:
+                seen["shorter"] += 1
+                del arguments[draw.choice(optional)]
+            seen["plain"] += "." in name
+            said = [*calls[:place], {name.replace(".", "_"): arguments}, *calls[place + 1 :]]
+            assert mistake(one, said) == "", (one.id, said)
+    assert min(seen.values()) > 20, seen

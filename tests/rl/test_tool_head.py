@@ -5,7 +5,18 @@ from safetensors import safe_open
 
 from executors.errors import ConfigError, DataError
 from rl.data.spans import Marked, Span, Targets, targets
-from rl.learner.tool_head import HeadFit, Shard, combined, fit_head, gradient, hits, losses, predicted, read_places
+from rl.learner.tool_head import (
+    HeadFit,
+    Shard,
+    combined,
+    fit_head,
+    fit_shared,
+    gradient,
+    hits,
+    losses,
+    predicted,
+    read_places,
+)
 from rl.models.tiny import build_model, build_tokenizer
 from rl.models.tool_head import HEAD, ToolHead, described_row, fresh_head, hidden_and_logits, joint_loss, merged
 
@@ -182,3 +193,15 @@ def test_a_merged_model_gives_the_same_logits_and_keeps_its_tokens(model, tokeni
     loaded = load_model(tmp_path).eval()
     assert torch.allclose(loaded(input_ids=read).logits, got, atol=1e-6)
     assert load_tokenizer(tmp_path).convert_tokens_to_ids("<|tool:add|>") == ids["add"]
+
+
+@pytest.mark.parametrize("only_tools", [False, True])
+def test_rows_that_are_learned_in_parts_are_those_of_one_process(places, only_tools):
+    config = HeadFit(epochs=3, lr=0.05, batch_size=2, only_tools=only_tools, seed=4)
+    start = fresh_head(TOOLS, places.hidden.shape[1], 0)
+    alone, epochs = fit_head(start, places, config)
+    kept = places.of_tools() if only_tools else places
+    parts = [Shard(part) for part in kept.shards(3)]
+    shared, told = fit_shared(start, kept, config, lambda rows, texts: [part.gradient(rows, texts) for part in parts])
+    assert torch.allclose(shared.weight, alone.weight, atol=1e-5)
+    assert [one.loss for one in told] == pytest.approx([one.loss for one in epochs], abs=1e-5)

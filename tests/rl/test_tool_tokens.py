@@ -1,13 +1,24 @@
 import time
 from collections import Counter
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from executors.errors import ConfigError, UnknownToolError
 from executors.names import Identity, Names
+from rl.data.examples import Example, Row
 from rl.data.tasks.toolbench import legacy_name, virtual_tokens
+from rl.learner import checkpoint
+from rl.learner.alone import AloneJob, fit_alone
+from rl.learner.learner import Stage
+from rl.learner.schedule import OptimiserConfig
+from rl.losses.objective import Sft
+from rl.models.choice import Adapter
+from rl.models.load import is_adapter, load_merged, load_model
+from rl.models.lora import adapter_names
 from rl.models.tiny import build_model, build_tokenizer
 from rl.models.tool_head import input_matrix, output_matrix
 from rl.models.tool_tokens import ToolTokens, add_tool_tokens, clustered, index_tools, label
@@ -120,3 +131,58 @@ def test_154_of_toolgen_s_own_names_stand_for_several_tools_and_none_of_ours():
     assert sum(count > 1 for count in theirs.values()) == 154
     assert (sum(theirs.values()), len(theirs)) == (46984, 46732)
     assert len(set(Names(identities).values())) == 46985
+
+
+def untied(model):
+    config = type(model.config).from_dict({**model.config.to_dict(), "tie_word_embeddings": False})
+    apart = type(model)(config)
+    apart.load_state_dict(model.state_dict(), strict=False)
+    return apart
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_rows_are_trained_saved_and_merged_with_an_adapter(tmp_path, tied):
+    tokenizer = build_tokenizer(["which tool tells the weather"], vocab_size=300)
+    model = build_model(len(tokenizer), width=32, layers=1, heads=2, seed=1)
+    model = model if tied else untied(model)
+    assert model.config.tie_word_embeddings is tied
+    rows = list(add_tool_tokens(model, tokenizer, ["<<Sky&&weather>>", "<<Coins&&rates>>"]).values())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    start = checkpoint.begin(tmp_path, model, tokenizer, adapter=Adapter(r=2), rows=rows)
+    ids = tokenizer.encode("which<<Sky&&weather>>tool", add_special_tokens=False)
+    row = Row((*ids, *rows), (True,) * (len(ids) + 2), 1.0, True)
+    optimiser = OptimiserConfig(kind="adamw", lr=1e-2)
+    stage = Stage(name="s", objective=Sft(), optimiser=optimiser, steps=3)
+    examples = (Example("a", (tokenizer.bos_token_id or 0,), (row,)),)
+    job = AloneJob(start=str(start), folder=str(tmp_path), examples=examples, stage=stage, batch_size=1, seed=0)
+    done = Path(fit_alone(job).path)
+    assert is_adapter(done) and (done / "adapter_model.safetensors").stat().st_size < 40_000
+    trained, merged = load_model(done).eval(), load_merged(done).eval()
+    saved = load_file(done / "adapter_model.safetensors")
+    for name, value in saved.items():
+        if "trainable_tokens" in name:
+            assert torch.equal(
+                dict(trained.named_parameters())[f"{name.removeprefix('base_model.model.')}.default"], value
+            )
+    with torch.no_grad():
+        said = [each(torch.tensor([[*ids, *rows]])).logits for each in (trained, merged)]
+    assert torch.allclose(*said, atol=1e-5)
+    for matrix, name in (
+        (input_matrix(merged), "model.embed_tokens.weight"),
+        (output_matrix(merged), "lm_head.weight"),
+    ):
+        moved = (matrix - before[name]).abs().sum(-1) > 0
+        assert moved.nonzero().squeeze(-1).tolist() == sorted(rows)
+    assert (input_matrix(merged).data_ptr() == output_matrix(merged).data_ptr()) is tied
+    merged.save_pretrained(tmp_path / "plain")
+    assert torch.allclose(
+        load_model(tmp_path / "plain").eval()(torch.tensor([ids])).logits, merged(torch.tensor([ids])).logits
+    )
+
+
+def test_rows_may_be_left_as_they_began(tmp_path):
+    tokenizer = build_tokenizer(["which tool"], vocab_size=300)
+    model = build_model(len(tokenizer), width=32, layers=1, heads=2, seed=1)
+    rows = list(add_tool_tokens(model, tokenizer, ["<<Sky&&weather>>"]).values())
+    checkpoint.begin(tmp_path, model, tokenizer, adapter=Adapter(r=2, rows=False), rows=rows)
+    assert all("lora" in name for name in adapter_names(model))

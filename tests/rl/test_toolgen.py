@@ -1,13 +1,20 @@
 """ToolGen's stages: what they learn from, and one small run of the recipe."""
 
 import json
+from pathlib import Path
 
 import pytest
+import torch
+from pydantic import ValidationError
 
 from executors.errors import ConfigError, DataError
+from rl.config import read_yaml, validate
 from rl.data.tasks.toolbench import ToolBench
 from rl.data.toolgen import examples, memorised, read_seed, read_sharegpt, retrieved, seed_tokens
+from rl.models.load import load_merged, load_tokenizer
 from rl.models.tiny import build_tokenizer
+from rl.models.tool_head import output_matrix
+from rl.planning.knobs import idle_knobs
 from rl.progress import Progress
 from rl.recipes.registry import config_class, trained_alone
 from rl.recipes.toolgen import StageConfig, ToolGenConfig, train
@@ -78,6 +85,14 @@ def test_what_is_too_long_is_left_out_and_counted(tokenizer, monkeypatch):
     assert len(kept) + left_out == 50 and left_out > 0
 
 
+def answered():
+    """The way of a tree that answers at once."""
+    flags = {"is_terminal": False, "pruned": False, "finished": True}
+    given = {"node_type": "Action Input", "description": '{"return_type": "give_answer", "final_answer": "Yes."}'}
+    given |= {"observation": "", "observation_code": 3, "children": []} | flags
+    return {"node_type": "Action", "description": "Finish", "children": [given]} | flags
+
+
 def test_a_small_run_goes_through_its_stages_and_is_not_done_twice(tmp_path, monkeypatch):
     monkeypatch.setenv("APPRENTICE_DATA", str(shared()))
     shared("stabletoolbench")
@@ -85,12 +100,25 @@ def test_a_small_run_goes_through_its_stages_and_is_not_done_twice(tmp_path, mon
         {
             "name": "small",
             "data": {"groups": ["G2_category"], "test_share": 0.1},
-            "model": {"kind": "tiny", "width": 16, "heads": 2, "vocab_size": 400, "max_length": 200},
+            "model": {
+                "kind": "tiny",
+                "width": 16,
+                "heads": 2,
+                "vocab_size": 400,
+                "max_length": 200,
+                "adapter": {"r": 2},
+            },
             "memorisation": {"steps": 2, "batch_size": 4},
             "retrieval": {"steps": 2, "batch_size": 4},
+            "agent": {"steps": 1, "batch_size": 1},
+            "stage_files": str(tmp_path / "files"),
             "feedback": None,
         }
     )
+    tree = {"tree": {"tree": {"children": [answered()]}}, "answer_generation": {"valid_data": True, "function": []}}
+    tree["answer_generation"] |= {"query": "Rain?", "final_answer": ""}
+    (tmp_path / "files" / "trees").mkdir(parents=True)
+    (tmp_path / "files" / "trees" / "1_DFS_woFilter_w2.json").write_text(json.dumps(tree))
     run = Run.start(tmp_path / "run", config_text="", resolved=config.model_dump(mode="json"), resume=False)
     summary = train(config, run, Progress())
     assert summary["start"]["hallucinated_constrained"]["value"] == 0
@@ -98,7 +126,15 @@ def test_a_small_run_goes_through_its_stages_and_is_not_done_twice(tmp_path, mon
     assert summary["bm25"]["legacy_ndcg@5"]["value"] > summary["bm25"]["ndcg@5"]["value"]
     stages = tmp_path / "run" / "checkpoints"
     assert (stages / "memorisation" / "step-2").is_dir() and (stages / "retrieval" / "step-2").is_dir()
-    assert not (stages / "agent").exists()
+    assert (stages / "agent" / "step-1").is_dir() and 0 <= summary["memorised_f1"] <= 1
+    merged, adapted = load_merged(stages / "merged"), load_merged(stages / "agent" / "step-1")
+    assert torch.equal(output_matrix(merged), output_matrix(adapted))
+    started = load_merged(stages / "tokens" / "step-0")
+    moved = (output_matrix(merged) - output_matrix(started)).abs().sum(-1) > 0
+    texts = json.loads((tmp_path / "run" / "tool_tokens.json").read_text())
+    vocabulary = load_tokenizer(stages / "merged").get_vocab()
+    known = {vocabulary[text] for text in texts.values()}
+    assert moved.any() and set(moved.nonzero().squeeze(-1).tolist()) <= known
     before = (stages / "retrieval" / "step-2" / "MANIFEST.json").stat().st_mtime_ns
     assert train(config, run, Progress())["start"] == summary["start"]
     assert (stages / "retrieval" / "step-2" / "MANIFEST.json").stat().st_mtime_ns == before
@@ -112,3 +148,13 @@ def test_recipes_are_known_by_name_and_some_are_trained_alone():
     with pytest.raises(ConfigError, match="no recipe 'tricks'"):
         config_class("tricks", "x", alone=True)
     assert StageConfig(steps=0).steps == 0
+
+
+def test_four_bits_need_a_gpu_and_shipped_configs_are_valid():
+    four_bits = {"kind": "tiny", "adapter": {"kind": "qlora"}}
+    with pytest.raises(ValidationError, match=r"set fitting\.gpu: true"):
+        ToolGenConfig.model_validate({"name": "x", "model": four_bits})
+    ToolGenConfig.model_validate({"name": "x", "model": four_bits, "fitting": {"gpu": True}})
+    for path in sorted((Path(__file__).parents[2] / "configs" / "toolgen").glob("*.yaml")):
+        config = validate(read_yaml(path), ToolGenConfig, str(path))
+        assert config.name == f"toolgen-{path.stem}" and not idle_knobs(config)

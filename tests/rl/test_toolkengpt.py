@@ -93,6 +93,22 @@ def test_a_small_run_learns_a_head_and_improves_it(tmp_path, monkeypatch):
     assert again["tests"]["questions"]["start"] == questions["start"]
 
 
+def test_plans_keep_to_their_grammar_and_their_scene(tmp_path, monkeypatch):
+    monkeypatch.setenv("APPRENTICE_DATA", str(shared()))
+    shared("virtualhome")
+    content = read_yaml(CONFIGS / "toolkengpt" / "virtualhome.yaml")
+    content["model"] |= {"width": 16, "heads": 2, "layers": 1}
+    content |= {"language": {"steps": 1, "batch_size": 1}, "questions": 3, "max_calls": 9}
+    content["head"] |= {"epochs": 2}
+    config = validate(content, ToolkenGptConfig, "virtualhome")
+    run = Run.start(tmp_path / "run", config_text="", resolved=config.model_dump(mode="json"), resume=False)
+    plans = train(config, run, Progress())["tests"]["plans"]
+    assert plans["start"]["grounded"]["value"] == 1.0 and plans["start"]["call_rate"]["value"] == 1.0
+    assert plans["words"]["legal"]["value"] == 0.0
+    groups = [json.loads(line) for line in (run.path / "evaluation" / "start-plans.jsonl").read_text().splitlines()]
+    assert len(groups) == 3
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("tool[kg]*/*.yaml")), ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_the_configs_are_valid(path):
     content = read_yaml(path)

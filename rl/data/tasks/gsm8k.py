@@ -21,7 +21,7 @@ from executors.tools.calculator import calculate, calculator
 from executors.types import ToolCall
 from rewards.correctness import read_number
 from rewards.ranking import GOLD
-from rl.config import Strict
+from rl.config import FolderPath, Strict
 from rl.data.rows import Row, read_rows
 from rl.data.tasks.benchmark import Benchmark, data_folder
 from rollouts.formats.inline import AnnotatedFormat
@@ -36,7 +36,7 @@ class Gsm8k(Strict):
     """GSM8K with the calculator."""
 
     kind: Literal["gsm8k"] = "gsm8k"
-    folder: str = ""
+    folder: FolderPath = ""
     """Where ``train.jsonl`` and ``test.jsonl`` are; ``gsm8k`` in ``$APPRENTICE_DATA`` by default."""
     solutions: Literal["one_call", "annotated"] = "one_call"
     """``one_call``: the annotations as one expression; ``annotated``: whole solutions, for the annotated format."""

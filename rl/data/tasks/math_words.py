@@ -13,7 +13,7 @@ from executors.errors import DataError, ToolError
 from executors.tools.calculator import calculate, calculator
 from executors.types import ToolCall
 from rewards.correctness import read_number
-from rl.config import Strict
+from rl.config import FilePath, Strict
 from rl.data.rows import read_rows, usable
 from rl.data.tasks.benchmark import Benchmark, split_by_prompt
 from rollouts.types import Task
@@ -27,7 +27,7 @@ class MathWords(Strict):
     ``lSolutions``, as MultiArith and AddSub have them."""
 
     kind: Literal["math_words"] = "math_words"
-    path: str
+    path: FilePath
     dataset: str = ""
     """What to report it as; the file's name by default."""
     instruction: str = ""

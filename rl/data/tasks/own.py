@@ -12,7 +12,7 @@ from executors.errors import ConfigError, DataError
 from executors.executor import Executor
 from executors.named import load_catalog
 from executors.own_file import load_own_file, own_frame
-from rl.config import Strict
+from rl.config import FilePath, Strict
 from rl.data.tasks.benchmark import Benchmark, split_by_prompt
 from rl.data.tasks.jsonl import read_row
 from rollouts.types import Task
@@ -28,7 +28,7 @@ class OwnFile(Strict):
     """
 
     kind: Literal["own"] = "own"
-    path: str
+    path: FilePath
     validation_share: float = Field(default=0.1, gt=0, lt=0.5)
     test_share: float = Field(default=0.2, gt=0, lt=0.5)
 

@@ -20,7 +20,7 @@ from executors.tool import Limits, Tool
 from executors.types import Observation, Status, ToolSpec
 from rewards.ranking import GOLD
 from rewards.selectivity import LIVE
-from rl.config import Strict
+from rl.config import FilePath, Strict
 from rl.data.rows import Place, read_rows, usable
 from rl.data.tasks.benchmark import Benchmark, split_by_prompt
 from rollouts.types import Task
@@ -38,7 +38,7 @@ class RankedFile(Strict):
     """
 
     kind: Literal["ranked"] = "ranked"
-    path: str
+    path: FilePath
     tools: list[str] = []
     """Tools that are really run, by name; the file's other tools give what was recorded, and fail on other calls."""
     skip_bad_rows: bool = False

@@ -22,7 +22,7 @@ from executors.catalog import Catalog
 from executors.errors import ConfigError
 from executors.named import Reference, load_catalog
 from executors.types import ToolCall
-from rl.config import Strict
+from rl.config import FilePath, Strict
 from rl.data.rows import Row, read_rows, usable
 from rl.data.tasks.benchmark import Benchmark, split_by_prompt
 from rollouts.types import Task
@@ -58,9 +58,9 @@ class TriceFiles(Strict):
 
     kind: Literal["trice"] = "trice"
     task: TriceTask
-    path: str
+    path: FilePath
     """Rows to train on."""
-    test: str | None = None
+    test: FilePath | None = None
     """Rows to report on; without them, and always for validation, the hash of the question says which are held out."""
     tools: list[Reference] = []
     """Where the task's tool comes from, such as ``{wiki_search: {path: passages.jsonl}}``; Math has its calculator."""

@@ -25,6 +25,7 @@ from rollouts.types import Task
 END = "[END]"
 _SCENE = re.compile(r"I am in (\[.*?\])\. The objects I can manipulate are (\[.*?\])\.\nGoal:\n", re.DOTALL)
 _PLAN = "\nPlan:\n"
+_BEGIN = "I am in ["
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class VirtualHome(Strict):
     kind: Literal["virtualhome"] = "virtualhome"
     validation: int = Field(default=47, gt=0)
     """Rows at the end that are kept for validation, as published."""
+    shots: bool = True
+    """Whether the three worked tasks that stand before each plan are read, as published."""
 
     def load(self) -> MarkedData:
         """Read the data set. The validation rows are the test tasks too: the published ones need the scenes' graphs.
@@ -53,7 +56,7 @@ class VirtualHome(Strict):
         rows = read_json(folder / "legal_train_v4_embedding.json")
         numbers: dict[str, int] = json.loads((folder / "func_dict.json").read_text())
         tools = tuple(sorted(numbers, key=numbers.__getitem__))
-        marked = [marked_plan(row) for row in rows]
+        marked = [marked_plan(row, shots=self.shots) for row in rows]
         split = len(rows) - self.validation
         return MarkedData(
             tools=tools,
@@ -83,18 +86,29 @@ class Step:
         return self.token + ("\n" if self.token.startswith("<") else "" if self.token == END else " ")
 
 
+def step_token(name: str) -> str:
+    """The way back from ``step_name``."""
+    kind, _, word = name.partition("_")
+    return f"[{word}]" if kind == "verb" else f"<{word}>"
+
+
 def step_name(token: str) -> str:
     """The tool's name of a verb or an object."""
     return f"{'verb' if token.startswith('[') else 'object'}_{token.strip('[]<>')}"
 
 
-def marked_plan(row: Any) -> Marked:
+def marked_plan(row: Any, *, shots: bool = True) -> Marked:
     """A row with every verb and object of its last task's plan marked.
+
+    Args:
+        row: of the data set.
+        shots: whether the worked tasks before it stay.
 
     Raises:
         DataError: one of them is not where it should be.
     """
     text = str(row["text"])
+    text = text if shots else text[text.rfind(_BEGIN) :]
     start = text.rfind(_PLAN) + len(_PLAN)
     places = in_order(text, row["tar_eq"], start)
     spans = [Span(*place, tool) for place, tool in zip(places, row["tar_eq"], strict=True)]
