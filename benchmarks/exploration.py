@@ -15,8 +15,9 @@ from pathlib import Path
 
 from executors.catalog import Catalog
 from executors.tool import as_tool
-from rl.explore import IMAGINED, Actor, Exploration, Explorer
-from rl.explore import Ablations as Without
+from rl.exploration import Ablations as Without
+from rl.exploration import Exploration
+from rl.explore import IMAGINED, Actor, Explorer
 from rl.serving.policies import GoldPolicy
 from rollouts.formats.react import ReactFormat
 from rollouts.imagine import SchemaImaginer
@@ -27,8 +28,8 @@ from rollouts.store import Log
 _FORMAT = ReactFormat(describe_tools=False)
 
 
-def measure(at_once: int, trials: int, seconds: float) -> tuple[float, float]:
-    """Trials a second, and CPU-seconds a trial, with so many tools explored at once."""
+def measure(at_once: int, trials: int, seconds: float, *, waves: bool = False) -> tuple[float, float]:
+    """Trials a second, and CPU-seconds a trial, with so many episodes at once: of as many tools, or of one in waves."""
 
     async def slow(number: int) -> int:
         await asyncio.sleep(seconds)
@@ -36,15 +37,16 @@ def measure(at_once: int, trials: int, seconds: float) -> tuple[float, float]:
 
     catalog = Catalog([as_tool(slow, name=f"slow{number}") for number in range(16)])
     setting = Exploration(
-        episodes=max(1, trials // 4),
+        episodes=max(1, trials // 4) * (at_once if waves else 1),
         trials=4,
         max_turns=1,
         focus=0,
+        ltm_sync=at_once if waves else "strict",
         tools_at_once=at_once,
         without=Without(reflection=False),
     )
     actor = Actor(source=Source(name=IMAGINED, policy=IMAGINED), policy=GoldPolicy(IMAGINED, catalog, _FORMAT)())
-    tools = catalog.names[:at_once]
+    tools = catalog.names[: 1 if waves else at_once]
     with tempfile.TemporaryDirectory() as folder, Log(Path(folder) / "trials.jsonl", Trial) as log:
         explorer = Explorer(setting, catalog, _FORMAT, SchemaImaginer(), [actor], log, tools=tools)
         began, spent = time.perf_counter(), time.process_time()
@@ -58,11 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=0.1, help="that a call takes")
     parser.add_argument("--trials", type=int, default=16, help="of each tool")
     parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--waves", action="store_true", help="of episodes of one tool, instead of several tools")
     options = parser.parse_args(arguments)
     best: dict[int, tuple[float, float]] = {}
     for _ in range(options.repetitions):
         for at_once in (1, 2, 4, 8, 16):
-            best[at_once] = max(best.get(at_once, (0.0, 0.0)), measure(at_once, options.trials, options.seconds))
+            made = measure(at_once, options.trials, options.seconds, waves=options.waves)
+            best[at_once] = max(best.get(at_once, (0.0, 0.0)), made)
     print("at once   trials/s   of linear   CPU ms a trial")
     for at_once, (rate, cpu) in best.items():
         print(f"{at_once:7}   {rate:8.1f}   {rate / (at_once * best[1][0]):9.2f}   {1000 * cpu:14.1f}")

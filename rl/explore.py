@@ -2,82 +2,39 @@
 
 An episode is one sitting with one tool: a few trials, each reading those before it. Tools are explored side by side.
 Episodes of one tool share its long-term memory as it was when their wave began; one at a time, that is all of it. Every
-trial is on disk when it is over, and follows from the seed and from the trials that it knows of, so exploring that was
-stopped anywhere goes on as if it had not been.
+trial is written as it ends, in order, and follows from the seed and from the trials that it knows of, so exploring that
+was stopped anywhere goes on as if it had not been.
 """
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
-from pydantic import Field
-
+from executors.budget import BudgetError
 from executors.catalog import Catalog
 from executors.endpoint import Model
+from executors.errors import TransientError
 from executors.executor import Executor
+from executors.journal import Journal
 from executors.tool import Tool
-from executors.types import Observation, ToolCall
+from executors.types import Observation, Scene, ToolCall
 from rewards.judge import by_model, by_rule
-from rl.config import Strict
+from rl.exploration import Exploration
 from rollouts.episode import play
 from rollouts.formats import Format
 from rollouts.imagine import Imagined, Imaginer
 from rollouts.memory import Coverage, Memory, Trial, recalling
+from rollouts.metered import Metered
 from rollouts.policy import Policy, Source, derive_seed
 from rollouts.store import Log
-from rollouts.types import Episode, Task
+from rollouts.types import Completion, Episode, Task
 
 IMAGINED = "imagined"
 """Name of the source that makes the call which a query means, for a policy that cannot make it yet."""
+ROUND = "explore"
+"""Begins the ids of all attempts."""
 _AGAIN = 3
 """Further draws for an attempt that would repeat a call that failed."""
-
-
-class Ablations(Strict):
-    """What exploring may do without, to see what it is worth."""
-
-    execution: bool = True
-    """Run the calls; else they are only accepted, and nothing comes back."""
-    short_term: bool = True
-    """Let a trial know of those before it in its sitting, and of the calls that failed in it."""
-    long_term: bool = True
-    """Let whoever imagines know of earlier sittings."""
-    reflection: bool = True
-    """Judge whether a trial was solved: it ends there, and exploring goes where trials were not."""
-
-
-class Exploration(Strict):
-    """How much is explored, and how."""
-
-    episodes: int = Field(default=8, gt=0)
-    """Sittings with each tool, on average."""
-    trials: int = Field(default=4, gt=0)
-    """Of one sitting."""
-    max_turns: int = Field(default=2, gt=0)
-    """Calls of one attempt at most."""
-    ltm_sync: Literal["strict"] | int = "strict"
-    """``strict``: each episode knows all before it; k: waves of k episodes run at once, and share what came before."""
-    tools_at_once: int = Field(default=16, gt=0)
-    """Tools that are explored side by side."""
-    focus: float = Field(default=0.25, ge=0, le=1)
-    """Share of the sittings that goes to tools whose trials were not solved, as often as that was."""
-    in_context: bool = False
-    """Whether a policy reads the trials before in its prompt; for models that learn from what they read."""
-    max_calls: int | None = Field(default=None, gt=0)
-    """Calls of all trials together, those of former runs included. Trials that run are finished."""
-    max_tokens: int | None = Field(default=None, gt=0)
-    """Read and written by policies and imaginers together."""
-    max_usd: float | None = Field(default=None, gt=0)
-    """What all of it may cost."""
-    one_tool: bool = True
-    """Whether an attempt may call only the tool that is explored; else it has to choose among all."""
-    without: Ablations = Ablations()
-
-    @property
-    def wave(self) -> int:
-        """Episodes of a tool that run at once."""
-        return 1 if self.ltm_sync == "strict" else max(1, self.ltm_sync)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +59,31 @@ class Actor:
     policy: Policy
 
 
+@dataclass(slots=True)
+class _Tried:
+    """A query while it is attempted, and what that took so far."""
+
+    task: Task
+    judge: Metered | None
+    attempts: list[Episode] = field(default_factory=list)
+    written: list[Completion] = field(default_factory=list)
+    """By the actors, attempts that were not kept included."""
+    truth: Observation | None = None
+    checks: int = 0
+    solved: bool | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Read and written by actors and judge."""
+        told = sum(one.prompt_tokens + max(one.written_tokens, len(one.token_ids)) for one in self.written)
+        return told + (self.judge.tokens if self.judge else 0)
+
+    @property
+    def cost(self) -> float:
+        """Of both, in US dollars."""
+        return sum(one.cost for one in self.written) + (self.judge.cost if self.judge else 0.0)
+
+
 class Explorer:
     """Explores the tools of a catalog."""
 
@@ -118,6 +100,7 @@ class Explorer:
         seed: int = 0,
         tools: Sequence[str] | None = None,
         timeout: float = 10.0,
+        journal: Journal | None = None,
     ) -> None:
         """
         Args:
@@ -131,10 +114,13 @@ class Explorer:
             seed: settles what is imagined and how is sampled.
             tools: those that are explored; all by default.
             timeout: seconds that a call may take.
+            journal: of the calls: those of a trial that a crash cut are not made again.
         """
         self.setting = setting
         self.catalog = catalog if setting.without.execution else Catalog(_unexecuted(catalog))
-        self.executor = Executor(self.catalog, timeout=timeout)
+        self.executor = Executor(self.catalog, timeout=timeout, cassette=journal)
+        if journal is not None:
+            journal.recall(ROUND)
         self.format = format
         self.imaginer = imaginer
         self.actors = actors
@@ -142,20 +128,32 @@ class Explorer:
         self.seed = seed
         self.tools = tuple(catalog.names if tools is None else tools)
         self.spent = Spent()
+        self.unreached: list[str] = []
+        """Why sittings ended early: a model could not be reached. They are held when exploring goes on."""
+        self.unpaid: list[str] = []
+        """The same, where an endpoint's own money was spent."""
         self._log = log
-        self._writing = asyncio.Lock()
+        self._pending: list[Trial] = []
+        self._writing: asyncio.Task[None] | None = None
         self._trials: dict[str, dict[tuple[int, int], Trial]] = {tool: {} for tool in self.tools}
         for trial in log.read():
             if trial.tool in self._trials:
                 self._keep(trial)
 
     async def explore(self) -> list[Trial]:
-        """Explore until the sittings are held or the budget is spent; the trials of all tools, of former runs too."""
+        """Explore until the sittings are held or the budget is spent; the trials of all tools, of former runs too.
+
+        A model that cannot be reached, or that has no money left, ends a sitting; ``unreached`` and ``unpaid`` say so.
+        """
         even = max(1, round(self.setting.episodes * (1 - self.setting.focus)))
-        await self._sit({tool: range(even) for tool in self.tools})
-        extra = (self.setting.episodes - even) * len(self.tools)
-        counts = shared_out(extra, {tool: self._unsolved(tool, even) for tool in self.tools})
-        await self._sit({tool: range(even, even + count) for tool, count in counts.items()})
+        try:
+            await self._sit({tool: range(even) for tool in self.tools})
+            extra = (self.setting.episodes - even) * len(self.tools)
+            counts = shared_out(extra, {tool: self._unsolved(tool, even) for tool in self.tools})
+            await self._sit({tool: range(even, even + count) for tool, count in counts.items()})
+        finally:
+            if self._writing is not None:
+                await self._writing
         return self.trials()
 
     def trials(self) -> list[Trial]:
@@ -204,16 +202,41 @@ class Explorer:
             remembered = recent if without.short_term else []
             memory = (known if without.long_term else Memory(known.spec)).with_trials(remembered)
             seed = derive_seed(self.seed, tool, number, place)
-            imagined = await self.imaginer.imagine(known.spec, memory, remembered, seed)
-            if imagined is None:
+            try:
+                imagined = await self.imaginer.imagine(known.spec, memory, remembered, seed)
+                if imagined is None:
+                    return
+                trial = await self._trial(tool, number, place, imagined, remembered)
+            except BudgetError as error:
+                self.unpaid.append(f"{tool}: {error}")
                 return
-            trial = await self._trial(tool, number, place, imagined, remembered)
-            async with self._writing:  # the disk confirms each trial, and nobody else waits for it
-                await asyncio.to_thread(self._log.append, [trial])
-            self._keep(trial)
+            except TransientError as error:
+                self.unreached.append(f"{tool}: {error}")
+                return
+            self._write(trial)
             recent.append(trial)
 
+    def _write(self, trial: Trial) -> None:
+        """Remember a trial, and have it written while others go on; in order, so that none is there before its past."""
+        self._keep(trial)
+        self._pending.append(trial)
+        if self._writing is None or self._writing.done():
+            if self._writing is not None:
+                self._writing.result()  # what the disk refused ends it here
+            self._writing = asyncio.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        while self._pending:
+            waiting, self._pending = self._pending, []
+            await asyncio.to_thread(self._log.append, waiting)
+
     async def _trial(self, tool: str, number: int, place: int, imagined: Imagined, recent: Sequence[Trial]) -> Trial:
+        """One query, attempted by one actor after the other until one has solved it.
+
+        Raises:
+            TransientError: no actor or judge could be reached; nothing is kept.
+            BudgetError: there is no money left to ask them.
+        """
         task = Task(
             id=f"{tool}-{number}-{place}",
             prompt=imagined.query,
@@ -222,68 +245,78 @@ class Explorer:
             needs_tool=True,
             labels={"tool": tool},
         )
-        truth = await self._truth(task)
-        attempts: list[Episode] = []
-        solved: bool | None = None
+        tried = _Tried(task, None if self.judge is None else Metered(self.judge))
         for turn, actor in enumerate(self.actors):
-            attempt = await self._attempt(task, actor, turn, attempts, recent)
-            attempts.append(attempt)
-            if self.setting.without.reflection and attempt.finished:
-                solved = await self._solved(tool, task, attempt, truth)
-                if solved:
+            if imagined.call is None and actor.source.policy == IMAGINED:
+                continue  # whoever imagined the query meant no call that could be made
+            attempt = await self._attempt(actor, turn, tried, recent)
+            if attempt.stop == "failed":
+                raise TransientError(f"{actor.source.name} could not attempt {task.id}: {attempt.error}")
+            tried.attempts.append(attempt)
+            if self.setting.without.reflection:
+                tried.solved = await self._solved(tool, tried, attempt)
+                if tried.solved:
                     break
-        written = [turn.completion for attempt in attempts for turn in attempt.turns]
         return Trial(
             tool=tool,
             episode=number,
             number=place,
             task=task,
-            attempts=tuple(attempts),
-            solved=solved,
+            attempts=tuple(tried.attempts),
+            solved=tried.solved,
             imagined_by=self.imaginer.name,
-            tokens=imagined.tokens
-            + sum(_tokens(one.prompt_tokens, one.written_tokens, one.token_ids) for one in written),
-            cost=imagined.cost + sum(one.cost for one in written),
+            checks=tried.checks,
+            tokens=imagined.tokens + tried.tokens,
+            cost=imagined.cost + tried.cost,
         )
 
-    async def _attempt(
-        self, task: Task, actor: Actor, turn: int, before: Sequence[Episode], recent: Sequence[Trial]
-    ) -> Episode:
+    async def _attempt(self, actor: Actor, turn: int, tried: "_Tried", recent: Sequence[Trial]) -> Episode:
         """One attempt; within a trial a call that failed is not made again, if the policy can think of another."""
-        format = self.format
-        specs = self.catalog.specs(task.tools)
+        task, format = tried.task, self.format
         if self.setting.in_context and recent:
+            specs = self.catalog.specs(task.tools)
             format = recalling(format, [(trial.task, trial.attempts[-1]) for trial in recent], specs)
-        tried = [_first_call(attempt) for attempt in before] if self.setting.without.short_term else []
-        attempt: Episode | None = None
-        for again in range(_AGAIN):
+        known = [_first_call(attempt) for attempt in tried.attempts] if self.setting.without.short_term else []
+        again = 0
+        while True:
             attempt = await play(
                 task,
                 actor.policy,
                 self.executor,
                 format,
                 source=actor.source,
-                id=f"explore/{task.id}/{actor.source.name}/{turn}",
+                id=f"{ROUND}/{task.id}/{actor.source.name}/{turn}-{again}",
                 seed=derive_seed(self.seed, task.id, actor.source.name, turn, again),
                 max_turns=self.setting.max_turns,
             )
-            if _first_call(attempt) not in tried or actor.source.sampling.temperature == 0:
-                break
-        assert attempt is not None
-        return attempt
+            tried.written += [one.completion for one in attempt.turns]
+            again += 1
+            if _first_call(attempt) not in known or actor.source.sampling.temperature == 0 or again == _AGAIN:
+                return attempt
+            tried.checks += len(attempt.calls)
 
-    async def _truth(self, task: Task) -> Observation | None:
-        """What the meant call gives, by which another call can be found to be as good."""
-        if task.gold is None or not (self.setting.without.execution and self.setting.without.reflection):
-            return None
-        return await self.executor.arun(task.gold)
-
-    async def _solved(self, tool: str, task: Task, attempt: Episode, truth: Observation | None) -> bool | None:
+    async def _solved(self, tool: str, tried: "_Tried", attempt: Episode) -> bool | None:
         """Whether an attempt solved its query, by rule or by the judge; None where neither can tell."""
-        verdict = by_rule(task, attempt, truth) if self.setting.without.execution else None
-        if verdict is None and self.judge is not None:
-            verdict = await by_model(self.judge, self.catalog.get(tool).spec, task, attempt)
+        if not attempt.finished:
+            return tried.solved
+        task, verdict = tried.task, None
+        if self.setting.without.execution:
+            verdict = by_rule(task, attempt)
+            if verdict is not None and not verdict.passed and verdict.informative and task.gold is not None:
+                tried.truth = tried.truth or await self._truth(task, task.gold, tried)
+                verdict = by_rule(task, attempt, tried.truth)
+        if verdict is None and tried.judge is not None:
+            verdict = await by_model(tried.judge, self.catalog.get(tool).spec, task, attempt)
         return None if verdict is None else verdict.passed
+
+    async def _truth(self, task: Task, meant: ToolCall, tried: "_Tried") -> Observation:
+        """What the meant call gives, by which another call can be found to be as good."""
+        tried.checks += 1
+        session = self.executor.open(Scene(f"{ROUND}/{task.id}/meant"))
+        try:
+            return await session.arun(meant)
+        finally:
+            await session.aclose()
 
     def _keep(self, trial: Trial) -> None:
         self._trials[trial.tool].setdefault((trial.episode, trial.number), trial)
@@ -308,9 +341,8 @@ def shared_out(count: int, weights: Mapping[str, float]) -> dict[str, int]:
 
 
 def judged_trials(trials: Sequence[Trial]) -> tuple[list[tuple[Task, Episode]], list[tuple[Task, Episode]]]:
-    """The attempts that the rule passes, and the finished ones that it rejects: what to imitate, what to rank below.
-
-    An attempt whose query means no known call is neither, unless reflection found its trial solved by it.
+    """The attempts that solved their trial or that the rule passes, and the finished ones that it rejects: what to
+    imitate, and what to rank below. An attempt whose query means no known call is neither, unless reflection said so.
     """
     kept, rejected = [], []
     for trial in trials:
@@ -318,8 +350,9 @@ def judged_trials(trials: Sequence[Trial]) -> tuple[list[tuple[Task, Episode]], 
             if not attempt.finished:
                 continue
             verdict = by_rule(trial.task, attempt)
-            passed = trial.solved and attempt is trial.attempts[-1] if verdict is None else verdict.passed
-            if passed:
+            called = any(isinstance(call, ToolCall) for call in attempt.calls)
+            solved = called and bool(trial.solved) and attempt is trial.attempts[-1]
+            if solved or (verdict is not None and verdict.passed):
                 kept.append((trial.task, attempt))
             elif verdict is not None or trial.solved is not None:
                 rejected.append((trial.task, attempt))
@@ -329,10 +362,6 @@ def judged_trials(trials: Sequence[Trial]) -> tuple[list[tuple[Task, Episode]], 
 def _first_call(attempt: Episode) -> object:
     call = attempt.calls[0] if attempt.calls else None
     return (call.tool, repr(sorted(call.arguments.items()))) if isinstance(call, ToolCall) else attempt.text
-
-
-def _tokens(read: int, written: int, ids: Sequence[int]) -> int:
-    return read + max(written, len(ids))
 
 
 @dataclass(frozen=True, slots=True)

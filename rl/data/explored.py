@@ -102,6 +102,45 @@ def in_context(groups: Sequence[RankedGroup], share: float, seed: int) -> tuple[
     return shuffled[count:], shuffled[:count]
 
 
+def renamed(groups: Sequence[RankedGroup], names: Sequence[str], share: float, seed: int) -> dict[str, str]:
+    """For a share of groups, another name for their tool, by task id.
+
+    Where demonstrations give a tool a name that the policy does not know it by, only they can tell what to write: so it
+    learns to read them, rather than to recall.
+
+    Args:
+        groups: whose tasks name one tool each.
+        names: to choose from, such as those of tools that are yet to be met.
+        share: of the groups.
+        seed: settles which, and the names.
+    """
+    draw = random.Random(f"renamed/{seed}")
+    return {group.task.id: draw.choice(list(names)) for group in groups if names and draw.random() < share}
+
+
+def under_names(
+    groups: Sequence[RankedGroup], aliases: Mapping[str, str], format: Format, specs: Mapping[str, ToolSpec]
+) -> list[RankedGroup]:
+    """The groups with their calls written under the other names of their tools; the rest as they were."""
+    made = []
+    for group in groups:
+        alias = aliases.get(group.task.id)
+        candidates = [replace(one, episode=_under(one.episode, alias, format, specs)) for one in group.candidates]
+        made.append(RankedGroup(group.task, tuple(candidates)) if alias else group)
+    return made
+
+
+def _under(attempt: Episode, alias: str | None, format: Format, specs: Mapping[str, ToolSpec]) -> Episode:
+    if alias is None:
+        return attempt
+    turns = []
+    for turn in attempt.turns:
+        calls = [ToolCall(alias, one.arguments) for one in turn.calls if isinstance(one, ToolCall)]
+        text = format.write_call(calls[0], [specs[alias]]) if calls else turn.completion.text
+        turns.append(replace(turn, completion=replace(turn.completion, text=text), calls=tuple(calls)))
+    return replace(attempt, turns=tuple(turns))
+
+
 def solved_of(trials: Iterable[Trial]) -> list[Solved]:
     """The meant calls of trials that ran: what an imaginer alone demonstrates."""
     found = []

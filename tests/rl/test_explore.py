@@ -12,12 +12,13 @@ from executors.errors import ToolError
 from executors.tool import as_tool, tool
 from executors.types import Observation, ToolCall
 from rewards.judge import by_model, by_rule, read_verdict
-from rl.explore import IMAGINED, Ablations, Actor, Exploration, Explorer, judged_trials, shared_out
+from rl.exploration import Ablations, Exploration
+from rl.explore import IMAGINED, Actor, Explorer, judged_trials, shared_out
 from rollouts.formats.react import ReactFormat
 from rollouts.imagine import SchemaImaginer
 from rollouts.memory import Trial
 from rollouts.policy import ScriptedPolicy, Source
-from rollouts.store import Log
+from rollouts.store import Log, LogFullError
 from rollouts.types import Completion, Episode, Sampling, Task, Turn
 
 FORMAT = ReactFormat(describe_tools=False)
@@ -95,6 +96,19 @@ def test_every_trial_is_on_disk_and_is_not_made_again(tmp_path):
     more = run(explorer(tmp_path, episodes=5))  # what was learned in one run is known in the next
     assert told(more)[:6] == told(first)[:6] and len(more) == 20
     assert len({trial.task.prompt for trial in more}) == 20
+
+
+def test_a_disk_that_refuses_a_trial_ends_it_soon(tmp_path):
+    class Full(Log[Trial]):
+        def append(self, records: Any) -> None:
+            raise LogFullError("the disk is full")
+
+    one = explorer(tmp_path, episodes=200, trials=1, tools_at_once=1)
+    one._log = Full(tmp_path / "trials.jsonl", Trial)
+    CALLED.clear()
+    with pytest.raises(LogFullError, match="the disk is full"):
+        run(one)
+    assert len(CALLED) < 200  # not after all that was to be explored
 
 
 @pytest.mark.parametrize("sync", ["strict", 3])

@@ -1,0 +1,58 @@
+"""Explores in a process of its own that a test can kill: ``python exploring_apart.py FOLDER SYNC``."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from executors.catalog import Catalog
+from executors.journal import Journal
+from executors.tool import Tool
+from executors.types import ToolCall, ToolSpec
+from rl.exploration import Exploration
+from rl.explore import IMAGINED, Actor, Explorer
+from rollouts.formats.react import ReactFormat
+from rollouts.imagine import SchemaImaginer
+from rollouts.memory import Trial
+from rollouts.policy import ScriptedPolicy, Source
+from rollouts.store import Log
+from rollouts.types import Task
+
+NUMBER = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
+FORMAT = ReactFormat(describe_tools=False)
+
+
+def explore(folder: Path, sync: str) -> list[Trial]:
+    """Explore two tools that write down each call that is really made, before it is."""
+
+    def tool(name: str) -> Tool:
+        async def slow(**arguments: Any) -> int:
+            with (folder / "made.jsonl").open("a") as file:
+                file.write(json.dumps([name, arguments["number"]]) + "\n")
+            await asyncio.sleep(0.01)
+            return 2 * arguments["number"]
+
+        return Tool(ToolSpec(name, "Double a number.", NUMBER), slow)
+
+    def wrong(task: Task) -> list[str]:
+        assert task.gold is not None
+        return [FORMAT.write_call(ToolCall(task.gold.tool, {"number": 1000 + task.gold.arguments["number"]}), ())]
+
+    def right(task: Task) -> list[str]:
+        assert task.gold is not None
+        return [FORMAT.write_call(task.gold, ())]
+
+    actors = [
+        Actor(source=Source(name=name, policy=name), policy=ScriptedPolicy(name, script))
+        for name, script in (("live", wrong), (IMAGINED, right))
+    ]
+    setting = Exploration(episodes=4, trials=3, max_turns=1, focus=0, ltm_sync=2 if sync == "waves" else "strict")
+    with Log(folder / "trials.jsonl", Trial) as log:
+        catalog, journal = Catalog([tool("double"), tool("twice")]), Journal(folder / "calls")
+        explorer = Explorer(setting, catalog, FORMAT, SchemaImaginer(), actors, log, seed=1, journal=journal)
+        return asyncio.run(explorer.explore())
+
+
+if __name__ == "__main__":
+    explore(Path(sys.argv[1]), sys.argv[2])
