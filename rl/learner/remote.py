@@ -17,6 +17,7 @@ from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.metrics import Counter, Gauge
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from executors.errors import ApprenticeError
 from rl.learner.alone import AloneJob, AloneResult, fit_alone
@@ -197,9 +198,10 @@ class RemoteLearner:
         unique = uuid.uuid4().hex[:8]
         self._hub_name = f"hub-{config.name}-{unique}"
         actor: Any = ray.remote(Hub)
-        self.hub = actor.options(name=self._hub_name, namespace=NAMESPACE, num_cpus=0, max_concurrency=64).remote(
-            start, bound, versions
-        )
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.hub = actor.options(  # beside the driver: nothing that the run could outlive takes it along
+            name=self._hub_name, namespace=NAMESPACE, num_cpus=0, max_concurrency=64, scheduling_strategy=here
+        ).remote(start, bound, versions)
         self._failure: BaseException | None = None
         self._trainer = TorchTrainer(
             _train,
