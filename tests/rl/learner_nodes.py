@@ -40,6 +40,19 @@ def main() -> None:
     settings = {"include_dashboard": False, "object_store_memory": 80 << 20}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, **settings})
     nodes = [cluster.add_node(num_cpus=1, resources={"learner": 1}, object_store_memory=80 << 20) for _ in range(2)]
+    try:
+        result = learn(folder, cluster, nodes, [*batches], stage, first)
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    expected, began = weights_of(alone.model), weights_of(load_model(first))
+    reached = weights_of(load_model(Path(result.pop("checkpoint"))))
+    apart = [np.linalg.norm(reached[n] - expected[n]) / np.linalg.norm(expected[n] - began[n]) for n in expected]
+    Path(sys.argv[2]).write_text(json.dumps(result | {"apart": float(max(apart))}))
+
+
+def learn(folder: Path, cluster: Cluster, nodes: list, batches: list, stage: Stage, first: Path) -> dict:
+    """A run on the nodes, one of which is lost in the middle."""
     ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
     rank = RankConfig(folder=str(folder / "saved"), errors=str(folder / "errors"))
     config = LearnerConfig(
@@ -49,25 +62,15 @@ def main() -> None:
     works = [Work(step=n, stage=stage, stage_step=n, examples=batch, save=True) for n, batch in enumerate(batches)]
     learner.put(works[:LOST])
     learner.wait_saved(LOST)
-    before = ranks(nodes)
+    before = ranks()
     cluster.remove_node(nodes.pop(), allow_graceful=False)
     learner.put(works[LOST:])
     final = learner.wait_saved(STEPS)
-    expected, began = weights_of(alone.model), weights_of(load_model(first))
-    reached = weights_of(load_model(Path(final.checkpoint)))
-    apart = [np.linalg.norm(reached[n] - expected[n]) / np.linalg.norm(expected[n] - began[n]) for n in expected]
-    result = {
-        "before": before,
-        "after": ranks(nodes),
-        "steps": sorted(learner.reports(STEPS)),
-        "apart": float(max(apart)),
-    }
-    Path(sys.argv[2]).write_text(json.dumps(result))
-    ray.shutdown()
-    cluster.shutdown()
+    reported = sorted(learner.reports(STEPS))
+    return {"before": before, "after": ranks(), "steps": reported, "checkpoint": final.checkpoint}
 
 
-def ranks(nodes: list) -> int:
+def ranks() -> int:
     """Ranks that learn: each takes all that its node has of a resource."""
     total = sum(node["Resources"].get("learner", 0) for node in ray.nodes() if node["Alive"])
     return round(total - ray.available_resources().get("learner", 0))
