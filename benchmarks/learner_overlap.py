@@ -61,6 +61,7 @@ def config_of(arguments: argparse.Namespace) -> TriceConfig:
         f"cloning.steps={arguments.cloning}",
         f"improvement.rounds={arguments.rounds}",
         f"improvement.tasks_per_round={arguments.tasks}",
+        f"improvement.batch_size={arguments.batch}",
         f"improvement.validate_every={arguments.rounds}",
         "ray.dashboard=false",
         "ray.num_cpus=8",
@@ -150,6 +151,7 @@ def main() -> None:
     parser.add_argument("--delays", default="0,60", help="milliseconds that a call takes, each")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--tasks", type=int, default=48, help="of a round")
+    parser.add_argument("--batch", type=int, default=16, help="tasks of a step: the fewer, the more steps there are")
     parser.add_argument("--cloning", type=int, default=300, help="steps")
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
