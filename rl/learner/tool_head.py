@@ -203,19 +203,12 @@ def fit_head(
         places = places.of_tools()
     if not len(places):
         raise DataError("there are no places to learn tools from; the texts have no marked results")
-    rows = head.weight.clone()
-    adam = _Adam(rows, config.lr)
-    epochs = []
-    for epoch in range(config.epochs):
-        began, total = time.process_time(), 0.0
-        for batch in _batches(places.text, config.batch_size, config.seed * 1000 + epoch):
-            loss, change = gradient(rows, places.only(batch), None if weights is None else weights[batch])
-            adam.step(change / len(batch))
-            total += float(loss)
-        if not math.isfinite(total):
-            raise DataError(f"the loss of epoch {epoch} is {total}; lower lr, which is {config.lr}")
-        epochs.append(Epoch(total / len(places), time.process_time() - began))
-    return replace(head, weight=rows), epochs
+
+    def step(rows: Tensor, batch: Tensor) -> tuple[float, Tensor]:
+        loss, change = gradient(rows, places.only(batch), None if weights is None else weights[batch])
+        return float(loss), change / len(batch)
+
+    return _fitted(head, places, config, step)
 
 
 def fit_shared(
@@ -234,15 +227,27 @@ def fit_shared(
     """
     if not len(places):
         raise DataError("there are no places to learn tools from; the texts have no marked results")
+
+    def step(rows: Tensor, batch: Tensor) -> tuple[float, Tensor]:
+        loss, change = combined(ask(rows.numpy(), places.text[batch].unique().tolist()))
+        return loss * len(batch), torch.from_numpy(change)
+
+    return _fitted(head, places, config, step)
+
+
+def _fitted(
+    head: ToolHead, places: Places, config: HeadFit, step: Callable[[Tensor, Tensor], tuple[float, Tensor]]
+) -> tuple[ToolHead, list[Epoch]]:
+    """The head after all epochs; a step gives a batch's summed loss, and the gradient of its mean."""
     rows = head.weight.clone()
     adam = _Adam(rows, config.lr)
     epochs = []
     for epoch in range(config.epochs):
         began, total = time.process_time(), 0.0
         for batch in _batches(places.text, config.batch_size, config.seed * 1000 + epoch):
-            loss, change = combined(ask(rows.numpy(), places.text[batch].unique().tolist()))
-            adam.step(torch.from_numpy(change))
-            total += loss * len(batch)
+            loss, change = step(rows, batch)
+            adam.step(change)
+            total += loss
         if not math.isfinite(total):
             raise DataError(f"the loss of epoch {epoch} is {total}; lower lr, which is {config.lr}")
         epochs.append(Epoch(total / len(places), time.process_time() - began))
