@@ -31,6 +31,8 @@ from rollouts.types import Snapshot
 NAMESPACE = "apprentice"
 _PATIENCE = 600.0
 """Seconds that any single answer of the Hub may take."""
+_ENDING = 30.0
+"""Seconds that a learner has to end in, when nobody waits for its work any more."""
 
 
 class LearnerFailedError(ApprenticeError):
@@ -157,6 +159,13 @@ class Hub:
             self._closed = True
             self._changed.notify_all()
 
+    async def drop(self) -> None:
+        """Nobody waits for the work that is left: the learner ends after what it has taken."""
+        async with self._changed:
+            self._works.clear()
+            self._closed = True
+            self._changed.notify_all()
+
     async def _until(self, true: Any, seconds: float = 10.0) -> bool:
         """Wait, with the lock, until something is true; whether it became so in time, and before a failure."""
         with contextlib.suppress(asyncio.TimeoutError):
@@ -245,6 +254,13 @@ class RemoteLearner:
     def join(self, seconds: float) -> None:
         """Wait for the ranks to end."""
         self._thread.join(seconds)
+
+    def stop(self, seconds: float = _ENDING) -> None:
+        """End the ranks, whatever they still had to do, and wait for that: when Ray is shut down under the thread that
+        runs them, the process can crash."""
+        with contextlib.suppress(RayError):
+            ray.get(self.hub.drop.remote(), timeout=seconds)
+        self.join(seconds)
 
     def _fit(self) -> None:
         try:

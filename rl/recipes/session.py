@@ -116,6 +116,7 @@ class Session:
             bound=2 * max(config.improvement.steps_per_round, 8),
             versions=config.improvement.max_lag + 3,
         )
+        self._open.callback(self.learner.stop)
         return self
 
     def __exit__(self, *_: object) -> None:

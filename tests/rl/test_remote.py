@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import signal
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -156,6 +157,21 @@ def test_two_ranks_learn_as_one_and_a_killed_rank_loses_nothing(cluster, tmp_pat
         # AdamW makes full steps of gradients that are zero but for rounding: single entries differ, the whole does not
         apart = np.linalg.norm(value - expected[name]) / np.linalg.norm(value - began[name])
         assert apart < 0.01, (name, apart)
+
+
+@pytest.mark.slow
+def test_a_stopped_learner_drops_its_work_and_has_ended_before_ray_does(cluster, tmp_path):
+    stage = replace(work(0).stage, steps=10_000)
+    tokenizer = build_tokenizer(["a b c"], vocab_size=300)
+    start = checkpoint.save(tmp_path / "checkpoints", 0, build_model(300, seed=5), tokenizer, {"stage": None})
+    rank = RankConfig(folder=str(tmp_path / "checkpoints"), errors=str(tmp_path / "errors"))
+    config = LearnerConfig(workers=1, rank=rank, storage=str(tmp_path / "train"), name="stopped")
+    learner = RemoteLearner(config, Start(str(start), 0), bound=10_000)
+    batches = epochs(some_examples(30), 6, 1000, seed=0)
+    learner.put([Work(step=n, stage=stage, stage_step=n, examples=batch) for n, batch in enumerate(batches)])
+    learner.stop(60)
+    assert "ray-train" not in {thread.name for thread in threading.enumerate()}
+    assert max(learner.reports(1000), default=0) < 999
 
 
 def test_a_tool_head_learned_by_two_workers_is_that_of_one_process(cluster):
