@@ -137,8 +137,15 @@ def measure(delay: float, arguments: argparse.Namespace, folder: Path) -> None:
         cells = [_shown([figures["wall"] for figures in told[lag]]) for lag in (0, 1)]
         cpu = [statistics.median(f[name] for f in told[1]) for name in ("rollout_cpu", "learner_cpu")]
         stale = max(figures["stale"] for figures in told[1])
-        rest = f"{_shown(ratios, '.2f')} | {cpu[0]:.1f} | {cpu[1]:.1f} | {stale:.0f}"
+        waited = statistics.median(_waited(figures) for figures in told[0])
+        rest = f"{_shown(ratios, '.2f')} | {cpu[0]:.1f} | {cpu[1]:.1f} | {waited:.0%} | {stale:.0f}"
         print(f"| {delay:g} | {cells[0]} | {cells[1]} | {rest} |", flush=True)
+
+
+def _waited(figures: dict[str, float]) -> float:
+    """By turns: the share of the rollouts' wall in which nobody computed, all but all of it waiting for tools."""
+    rollouts = figures["wall"] - figures["learner_cpu"]
+    return max(0.0, 1 - figures["rollout_cpu"] / rollouts)
 
 
 def _shown(values: list[float], form: str = ".1f") -> str:
@@ -156,9 +163,10 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     print(
-        "| a call, ms | by turns, s | at once, s | times better | rollouts, CPU-s | learner, CPU-s | stale, at most |"
+        "| a call, ms | by turns, s | at once, s | times better | rollouts, CPU-s | learner, CPU-s "
+        "| of the rollouts by turns, waiting | stale, at most |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for delay in map(float, arguments.delays.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             measure(delay, arguments, Path(folder).resolve())

@@ -49,6 +49,16 @@ class ServingError(ApprenticeError):
     """The server did not come up."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlmOptions:
+    """How ``ray.serve.llm`` is to run a model."""
+
+    replicas: int = 1
+    """Engines that share the requests."""
+    engine: Mapping[str, Any] = field(default_factory=dict)
+    """Of vLLM's ``AsyncEngineArgs``, such as ``tensor_parallel_size`` or ``max_model_len``."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Served:
     """A policy that is served."""
@@ -77,6 +87,8 @@ class Served:
     """Models kept in memory beside that which answers by default."""
     follow: float | None = None
     """Seconds between looks at the folder for newer weights; by default those of the start go on answering."""
+    llm: LlmOptions | None = None
+    """How ``ray.serve.llm`` runs the checkpoint; by default the replica does, see ``rl.serving.engine``."""
 
     def published(self) -> Any:
         """Its checkpoints, as ``rl.serving.published.Published`` reads them."""
@@ -88,7 +100,12 @@ class Served:
 class EngineReplica(ChatEngine):
     """The replica with a policy's weights."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, llm: DeploymentHandle | None = None) -> None:
+        """
+        Args:
+            served: the policy.
+            llm: what holds its weights, where they are not held here.
+        """
         import torch  # here and nowhere else in this app
 
         from rl.serving.policies import LocalPolicy
@@ -105,10 +122,16 @@ class EngineReplica(ChatEngine):
         def build(policy: Policy) -> ChatServer:
             return ChatServer(policy, served.format, specs, sampling=served.sampling, execution=execution)
 
+        opener = served.opener or open_model
+        if llm is not None and served.llm is not None:
+            from rl.serving.llm import LlmOpener, context_of
+
+            path = served.published().default().path
+            opener = LlmOpener(served.name, path, llm, context_of(path, served.llm))
         weights = Weights(
             served.name,
             served.published(),
-            served.opener or open_model,
+            opener,
             build,
             adapters={name: read_adapter(path, name) for name, path in served.adapters.items()},
             keep=served.keep,
@@ -232,7 +255,9 @@ def serve_run(
     require_free(host, port)
     _require_apart(policies)
     for served in policies:
-        served.published().default()
+        chosen = served.published().default()
+        if served.llm is not None:
+            _require_llm(served, chosen.path)
         if served.executor:
             served.catalog.require()
     cluster = remote.start(num_cpus=3 + len(policies), dashboard=dashboard, logs=logs)
@@ -270,6 +295,20 @@ def _require_closed(host: str, keys: Keyring) -> None:
         )
 
 
+def _require_llm(served: Served, path: Path) -> None:
+    """See that ``ray.serve.llm`` can run a policy as it is asked for."""
+    from rl.serving.llm import require_llm
+
+    asked = {"--follow": served.follow is not None, "--adapter": bool(served.adapters)}
+    for option in (name for name, given in asked.items() if given):
+        raise ConfigError(f"{option} needs an engine that takes new weights, and --engine llm holds one checkpoint")
+    if served.opener is not None:
+        raise ConfigError(
+            f"{served.name} decodes with more than a causal model (its tools are rows of its own); leave --engine out"
+        )
+    require_llm(path)
+
+
 def _require_apart(policies: Sequence[Served]) -> None:
     """See that every name means one thing."""
     names = [name for served in policies for name in (served.name, *served.adapters)]
@@ -294,11 +333,11 @@ def _deploy(
         "logging_config": LoggingConfig(enable_access_log=False),
     }
     gpus = min(1.0, ray.cluster_resources().get("GPU", 0.0) / len(policies))
-    needs = {"num_cpus": 1, "num_gpus": gpus}
-    engines = [
-        deployment(EngineReplica, name=f"Engine-{number}", ray_actor_options=needs, **options).bind(served)
-        for number, served in enumerate(policies, start=1)
-    ]
+    engines = []
+    for number, served in enumerate(policies, start=1):
+        needs = {"num_cpus": 1, "num_gpus": 0.0 if served.llm else gpus}
+        replica = deployment(EngineReplica, name=f"Engine-{number}", ray_actor_options=needs, **options)
+        engines.append(replica.bind(served, *([_llm(served)] if served.llm else [])))
     names = [served.name for served in policies]
     executors = [served.executor for served in policies if served.executor]
     ingress = deployment(Ingress, ray_actor_options={"num_cpus": 0}, **options).bind(
@@ -309,6 +348,14 @@ def _deploy(
         serve.run(ingress, name=APP, route_prefix="/")
     except Exception as error:
         raise ServingError(f"{', '.join(names)} could not be served: {_cause(error)}") from error
+
+
+def _llm(served: Served) -> Any:
+    """What holds the weights of a policy that ``ray.serve.llm`` runs."""
+    from rl.serving import llm
+
+    assert served.llm is not None
+    return llm.llm_application(served.name, served.published().default().path, served.llm)
 
 
 def _cause(error: Exception) -> str:

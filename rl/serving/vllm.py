@@ -62,10 +62,8 @@ class VllmPolicy:
             PromptTooLongError: the episode fills the model's context.
             PolicyUnavailableError: the engine failed, or the request asks for what this policy cannot do.
         """
-        if request.constraint is not None or request.adapter or request.sampling.top_logprobs:
-            raise PolicyUnavailableError(
-                f"{self.name} runs in vLLM here, without constraints, adapters and the likeliest tokens"
-            )
+        if request.constraint is not None or request.adapter:
+            raise PolicyUnavailableError(f"{self.name} runs in vLLM here, without constraints and adapters")
         forced = self._encode(request.prefix)
         ids = [token for part in request.segments for token in self._ids(part)] + forced
         limit = int(self.engine.model_config.max_model_len)
@@ -76,12 +74,15 @@ class VllmPolicy:
         name = f"{self.name}-{next(self._requests)}"
         try:
             written = self.engine.generate({"prompt_token_ids": ids}, self._parameters(request, limit - len(ids)), name)
-            outputs = [output async for output in written]
+            output = None
+            async for output in written:
+                if request.on_text is not None:
+                    request.on_text(request.prefix + output.outputs[0].text)
         except (RuntimeError, ValueError) as error:
             raise PolicyUnavailableError(f"{self.name} failed: {type(error).__name__}: {error}") from error
-        if not outputs:
+        if output is None:
             raise PolicyUnavailableError(f"{self.name} gave nothing: vLLM ended the request without an output")
-        return self._completion(request, outputs[-1], forced, len(ids) - len(forced))
+        return self._completion(request, output, forced, len(ids) - len(forced))
 
     def release(self, session: str) -> None:
         pass
@@ -103,12 +104,12 @@ class VllmPolicy:
             include_stop_str_in_output=True,
             skip_special_tokens=False,
             seed=request.seed,
-            logprobs=0,
+            logprobs=sampling.top_logprobs,
             prompt_logprobs=0 if request.prefix else None,
         )
 
     def _completion(self, request: Request, output: Any, forced: Sequence[int], prompt: int) -> Completion:
-        written = output.outputs[0]
+        written, top = output.outputs[0], request.sampling.top_logprobs
         sampled = [int(token) for token in written.token_ids]
         ids = [*forced, *sampled]
         told = output.prompt_logprobs[-len(forced) :] if forced else []
@@ -128,6 +129,7 @@ class VllmPolicy:
             logprobs=tuple(float(chance[token].logprob) for chance, token in zip(chances, ids, strict=True)),
             tokenizer=self._fingerprint,
             prompt_tokens=prompt,
+            top_logprobs=tuple(_likeliest(chance, top) for chance in chances) if top else (),
         )
 
     def _ids(self, part: str | Completion) -> list[int]:
@@ -139,6 +141,12 @@ class VllmPolicy:
 
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False) if text else []
+
+
+def _likeliest(chance: Mapping[int, Any], count: int) -> tuple[tuple[int, float], ...]:
+    """The likeliest tokens of one place with their log-probabilities, best first."""
+    every = sorted(((int(token), float(one.logprob)) for token, one in chance.items()), key=lambda pair: -pair[1])
+    return tuple(every[:count])
 
 
 def require_vllm() -> Any:

@@ -27,7 +27,9 @@ class Engine:
 
     model_config = SimpleNamespace(max_model_len=LIMIT)
 
-    def __init__(self, text: str, *, reason: str = "stop") -> None:
+    def __init__(self, text: str, *, reason: str = "stop", others: dict[int, Chance] | None = None) -> None:
+        self.text = text
+        self.others = others or {}
         self.ids = [*TOKENIZER.encode(text, add_special_tokens=False)]
         self.reason = reason
         self.asked: list = []
@@ -35,9 +37,9 @@ class Engine:
     async def generate(self, prompt, sampling, request_id):
         self.asked.append((prompt, sampling, request_id))
         ids = self.ids[: sampling.max_tokens]
-        told = [{token: Chance(-1.0)} for token in ids]
+        told = [{token: Chance(-1.0), **self.others} for token in ids]
         prompted = [None, *({token: Chance(-2.0)} for token in prompt["prompt_token_ids"][1:])]
-        written = SimpleNamespace(token_ids=ids, logprobs=told, finish_reason=self.reason)
+        written = SimpleNamespace(token_ids=ids, logprobs=told, finish_reason=self.reason, text=self.text)
         yield SimpleNamespace(outputs=[written], prompt_logprobs=prompted)
 
 
@@ -106,9 +108,20 @@ def test_a_stop_token_ends_a_reply_and_what_cannot_be_told_is_refused():
     reply = asyncio.run(policy.complete(request("What?\n", stop_ids=(engine.ids[-1],))))
     assert (reply.text, reply.finish) == ("Answer: 5", "stop")
     assert engine.asked[0][1].stop_token_ids == [engine.ids[-1]]
-    asked = replace(request("What?\n"), sampling=Sampling(top_logprobs=2))
-    with pytest.raises(PolicyUnavailableError, match="without constraints, adapters and the likeliest tokens"):
-        asyncio.run(policy.complete(asked))
+    with pytest.raises(PolicyUnavailableError, match="without constraints and adapters"):
+        asyncio.run(policy.complete(request("What?\n", adapter="terse")))
+
+
+@pytest.mark.usefixtures("_vllm")
+def test_the_likeliest_tokens_are_told_best_first_and_the_text_as_it_grows():
+    engine = Engine("5", others={9: Chance(-0.5), 8: Chance(-3.0)})
+    heard: list[str] = []
+    asked = replace(request("What?\n", prefix="Answer: ", on_text=heard.append), sampling=Sampling(top_logprobs=2))
+    reply = asyncio.run(VllmPolicy("v", engine, TOKENIZER).complete(asked))
+    assert reply.top_logprobs[-1] == ((9, -0.5), (engine.ids[0], -1.0))
+    assert len(reply.top_logprobs) == len(reply.token_ids) == 2
+    assert heard == ["Answer: 5"]
+    assert engine.asked[0][1].logprobs == 2
 
 
 def test_without_vllm_the_error_names_the_ways_out(monkeypatch):
