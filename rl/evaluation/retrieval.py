@@ -49,7 +49,7 @@ def retrieval_ratios(
     """
     pairs = list(zip(found, wanted, strict=True))
     ratios: dict[str, Ratio] = {"mrr": Ratio([reciprocal_rank(names, wishes) for names, wishes in pairs])}
-    ratios["selected"] = Ratio([float(names[:1] != [] and names[0] in wishes) for names, wishes in pairs])
+    ratios["selected"] = Ratio([float(bool(names) and names[0] in wishes) for names, wishes in pairs])
     for k in depths:
         ratios[f"ndcg@{k}"] = Ratio([ndcg(names, wishes, k) for names, wishes in pairs])
         ratios[f"legacy_ndcg@{k}"] = Ratio([legacy_ndcg(names, wishes, k) for names, wishes in pairs])
