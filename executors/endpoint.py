@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 import random
 import threading
 import time
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 from executors.budget import Budget, BudgetError, Prices, Spent, Usage
 from executors.errors import ApprenticeError, ConfigError, TransientError
+from executors.keyring import Keyring
 from executors.types import MalformedCall, ToolCall
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ An ``EndpointClient`` is one; so is any async function of that form."""
 
 _RETRIED = {408, 409, 425, 429}
 _REJECTED = {400, 413, 422}
+_KEY_REFUSED = {401, 403}
 _MAX_WAIT = 60.0
 """Longest wait, in seconds, that a server may ask for between two tries."""
 
@@ -49,7 +50,7 @@ class Endpoint:
     """Up to and including ``/v1``. The operator's word: a server on this machine is as good as any."""
     model: str
     key_env: str | None = None
-    """The environment variable that holds the key; None sends none."""
+    """The environment variable that holds the key, or several with commas between, used in turns; None sends none."""
     timeout: float = 60.0
     """Seconds for one try."""
     retries: int = 4
@@ -124,7 +125,7 @@ class EndpointClient:
             ConfigError: the environment variable with the key is not set.
         """
         self.endpoint = endpoint
-        self._key()
+        self._keys = Keyring(endpoint.key_env, endpoint.base_url)
         self._budget = Budget(endpoint.max_usd)
         self._lock = threading.Lock()
         self._next_start = 0.0
@@ -183,14 +184,15 @@ class EndpointClient:
         body |= {name: value for name, value in optional.items() if value is not None} | dict(extra or {})
         worst = Usage(_bound([body["messages"], body.get("tools")]), limit)
         self._budget.request()
-        failure = _Failure("")
-        for tried in range(self.endpoint.retries + 1):
-            if tried:
+        tried, failure = 0, _Failure("")
+        while tried <= self.endpoint.retries:
+            if tried and not failure.other_key:
                 await asyncio.sleep(self._pause(tried, failure))
             outcome = await self._try(body, worst)
             if isinstance(outcome, Reply):
                 return outcome
             failure = outcome
+            tried += not failure.other_key
         raise TransientError(
             f"{self._name} gave no usable reply in {self.endpoint.retries + 1} tries: {failure.reason}"
         )
@@ -208,10 +210,12 @@ class EndpointClient:
         await self._pace()
         reserved = self.endpoint.prices.cost(worst)
         self._budget.reserve(reserved)
+        key = self._keys.current()
+        headers = {"Authorization": f"Bearer {key or 'none'}"}
         usd, usage = reserved, Usage()  # until it is known better, the server may have charged for all of it
         try:
             async with asyncio.timeout(self.endpoint.timeout):
-                completion = await self._client().chat.completions.create(**body)
+                completion = await self._client().chat.completions.create(**body, extra_headers=headers)
             reply = _read(completion, self.endpoint.prices, reserved)
             usd, usage = reply.cost, reply.usage
             return reply
@@ -219,7 +223,7 @@ class EndpointClient:
             return _Failure(f"no answer within {self.endpoint.timeout:g} s")
         except openai.APIStatusError as error:
             usd = 0.0
-            return self._judged(error)
+            return self._judged(error, key)
         except openai.APIError as error:
             usd = 0.0 if type(error.__cause__).__name__ == "ConnectError" else reserved
             return _Failure(self._shown(f"{error.message} {error.__cause__ or ''}"))
@@ -230,17 +234,21 @@ class EndpointClient:
         finally:
             self._budget.settle(reserved, usd, usage)
 
-    def _judged(self, error: openai.APIStatusError) -> _Failure:
-        """A refusal by HTTP status: retried, or raised."""
+    def _judged(self, error: openai.APIStatusError, key: str) -> _Failure:
+        """A refusal by HTTP status: retried, with another key if it is this one that is refused, or raised."""
         said = self._shown(f"HTTP {error.status_code}: {error.message}")
+        asked = _retry_after(error.response.headers.get("retry-after", ""))
+        if error.status_code == 429 and self._keys.give_up(key, asked):
+            return _Failure(said, other_key=True)
+        if error.status_code in _KEY_REFUSED and self._keys.give_up(key):
+            return _Failure(said, other_key=True)
         if error.status_code in _RETRIED or error.status_code >= 500:
-            asked = _retry_after(error.response.headers.get("retry-after", ""))
             if asked > _MAX_WAIT:
                 raise TransientError(f"{self._name} asks to wait {asked:.0f} s: {said}")
             return _Failure(said, asked)
         if error.status_code in _REJECTED:
             raise RejectedError(f"{self._name} refused a request: {said}")
-        hint = f"; the key is read from {self.endpoint.key_env}" if error.status_code in (401, 403) else ""
+        hint = f"; the key is read from {self.endpoint.key_env}" if error.status_code in _KEY_REFUSED else ""
         raise ConfigError(f"{self._name} refuses to answer: {said}{hint}")
 
     def _client(self) -> openai.AsyncOpenAI:
@@ -251,7 +259,7 @@ class EndpointClient:
         if loop not in self._clients:
             self._clients[loop] = openai.AsyncOpenAI(
                 base_url=self.endpoint.base_url,
-                api_key=self._key() or "none",
+                api_key=self._keys.current() or "none",
                 max_retries=0,
                 timeout=self.endpoint.timeout,
             )
@@ -275,20 +283,9 @@ class EndpointClient:
     def _name(self) -> str:
         return f"{self.endpoint.model} at {self.endpoint.base_url}"
 
-    def _key(self) -> str:
-        name = self.endpoint.key_env
-        if name is None:
-            return ""
-        key = os.environ.get(name, "").strip()
-        if not key:
-            raise ConfigError(f"the key for {self.endpoint.base_url} is not set: export {name}=... and start again")
-        return key
-
     def _shown(self, text: str) -> str:
-        """What a server or a library said, short and without the key."""
-        key = self._key()
-        text = text.replace(key, "[key]") if key else text
-        return " ".join(text.split())[:300]
+        """What a server or a library said, short and without the keys."""
+        return " ".join(self._keys.hidden(text).split())[:300]
 
 
 async def consult(model: Model, messages: Sequence[Message], **options: Any) -> str:
@@ -310,6 +307,8 @@ class _Failure:
     reason: str
     wait: float = 0.0
     """Seconds that the server asked to wait."""
+    other_key: bool = False
+    """Whether there is another key to try at once."""
 
 
 def _read(completion: Any, prices: Prices, worst: float) -> Reply:

@@ -42,6 +42,10 @@ JSON and nothing else."""
 _CONTINUE = "You were cut off. Go on exactly where you stopped, without repeating anything."
 
 
+class UnusableReplyError(TransientError):
+    """A model was asked as often as it may be, and wrote nothing that can be used: asking again will not help."""
+
+
 class ChatModel(Protocol):
     """A model that says how its reply ended, as ``EndpointClient`` does."""
 
@@ -76,6 +80,8 @@ class Failed:
 
     name: str
     reason: str
+    unusable: bool = True
+    """Whether the model wrote nothing usable; else it could not be asked, and may be asked again."""
 
 
 class ModelWriter:
@@ -96,7 +102,8 @@ class ModelWriter:
         """The record of one API.
 
         Raises:
-            TransientError: the model wrote nothing usable in all its attempts, or cannot be asked.
+            UnusableReplyError: the model wrote nothing usable in all its attempts.
+            ApprenticeError: it cannot be asked.
         """
         introduction = await self._text(_INTRODUCTION, _told(entry), temperature=1.0, check=_copied)
         task = _FUNCTIONS.format(most=self.writing.max_functions)
@@ -120,7 +127,7 @@ class ModelWriter:
                 try:
                     record = await self.write(entry)
                 except ApprenticeError as error:
-                    return Failed(entry.name, str(error))
+                    return Failed(entry.name, str(error), isinstance(error, UnusableReplyError))
             if done is not None and (waiting := done(record)) is not None:
                 await waiting
             return record
@@ -138,7 +145,7 @@ class ModelWriter:
             text = (await self._whole(messages, temperature, attempt)).strip()
             if not (fault := check(text)):
                 return text
-        raise TransientError(f"no usable reply in {self.writing.attempts} attempts: {fault}")
+        raise UnusableReplyError(f"no usable reply in {self.writing.attempts} attempts: {fault}")
 
     async def _document(self, entry: Entry, functions: str) -> dict[str, Any]:
         """A document that the reader takes; the model is told what was wrong with the one before."""
@@ -153,7 +160,7 @@ class ModelWriter:
                 fault = str(error)
             told = f"This document cannot be used: {fault}\nWrite all of it again without this fault."
             messages = [*first, {"role": "assistant", "content": text[-6000:]}, {"role": "user", "content": told}]
-        raise TransientError(f"no usable document in {self.writing.attempts} attempts: {fault}")
+        raise UnusableReplyError(f"no usable document in {self.writing.attempts} attempts: {fault}")
 
     async def _whole(self, messages: Sequence[Message], temperature: float, attempt: int) -> str:
         """A reply, asked to go on where it was cut."""

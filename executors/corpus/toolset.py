@@ -14,6 +14,7 @@ from executors.corpus.long_answers import SPEC, LongAnswers
 from executors.endpoint import Model
 from executors.errors import BadCallError, ToolError, TransientError
 from executors.executor import Executor
+from executors.openapi.real import RealApi
 from executors.openapi.tools import Api
 from executors.tool import Limits, Tool
 from executors.tools.get_details import Conversation, ModelUser, ScriptedUser
@@ -33,7 +34,7 @@ _END = "This has failed more than three times; give the final answer with what i
 
 
 class Backend(Protocol):
-    """What answers the calls of an API: a ``Simulation``, or a model that plays it (``PlayedApi``)."""
+    """What answers the calls of an API: a ``Simulation``, a model that plays it (``PlayedApi``), or ``RealApi``."""
 
     api: Api
 
@@ -116,8 +117,11 @@ def toolset(
     talks = Talks(backend)
     tools = [] if user is None else [user_tool(user)]
     limits = Limits(retries=3, timeout=120.0)
+    once = Limits(retries=0, timeout=120.0, idempotent=False)
     for one in backend.api.operations:
-        tools.append(Tool(one.spec, _Function(backend, one.name, retrieval), limits=limits, state=talks))
+        again = not isinstance(backend, RealApi) or backend.repeatable(one.name)
+        function = _Function(backend, one.name, retrieval)
+        tools.append(Tool(one.spec, function, limits=limits if again else once, state=talks))
     if retrieval:
         tools.append(Tool(SPEC, _Retrieval(reader), limits=limits, state=talks))
     return tools if now is None else [*tools, date_tool(now)]

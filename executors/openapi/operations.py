@@ -57,6 +57,8 @@ class Operation:
     """A JSON Schema of what a successful answer holds."""
     status: int = 200
     """The status of a successful answer."""
+    answers_in: str = "application/json"
+    """The media type of a successful answer."""
     security: tuple[tuple[str, ...], ...] = ()
     """Sets of security schemes, of which one is enough."""
     server: str = ""
@@ -127,7 +129,7 @@ class OperationReader:
             schema["required"] = self.required
         if reading.closed and not is_open:
             schema["additionalProperties"] = False
-        status, response = self._response()
+        status, answers_in, response = self._response()
         operation = Operation(
             name=name,
             method=self.method.upper(),
@@ -140,6 +142,7 @@ class OperationReader:
             body_required=needed,
             response=response,
             status=status,
+            answers_in=answers_in,
             security=_security(self.node.get("security", self.content.get("security"))),
             server=read_server(self.node.get("servers")) or read_server(self.shared.get("servers")),
         )
@@ -211,18 +214,20 @@ class OperationReader:
             schema = {"description": text} | schema
         return media, self._take(schema, Argument(name="body", where="body"), required=needed), needed, False
 
-    def _response(self) -> tuple[int, dict[str, Any] | None]:
-        """The status of success and what comes with it: the first of 2xx, or else the default."""
+    def _response(self) -> tuple[int, str, dict[str, Any] | None]:
+        """The status of success, and the media type and schema of what comes with it: the first of 2xx, or else the
+        default."""
         responses = self.node.get("responses")
         if not isinstance(responses, Mapping):
-            return 200, None
+            return 200, "application/json", None
         code = next((code for code in responses if code.startswith("2")), "default")
         status = int(code) if code.isdecimal() else 200
         content = self.received.follow(responses.get(code)).get("content")
         if not isinstance(content, Mapping) or not content:
-            return status, None
-        holder = self.received.follow(content[min(content, key=_preference)])
-        return status, self.received.schema(holder["schema"]) if isinstance(holder.get("schema"), Mapping) else None
+            return status, "application/json", None
+        media = min(content, key=_preference)
+        schema = self.received.follow(content[media]).get("schema")
+        return status, media, self.received.schema(schema) if isinstance(schema, Mapping) else None
 
 
 _AS_TEXT = 4

@@ -84,12 +84,21 @@ class Resolver:
             target = self._target(reference)
             beside = {key: value for key, value in node.items() if key != "$ref"}
             if reference in path:
-                return _outline(target)
+                return _outline(target) | ({} if self.request else self._leaves(target, depth))
             whole = {**target, **beside} if isinstance(target, Mapping) else beside
             return self._schema(whole, depth + 1, (*path, reference))
         schema = dict(self._keywords(node)) | dict(self._subschemas(node, depth + 1, path))
         self._drop_one_way(schema)
         return _with_null(_merged(_with_bounds(schema, node)), node)
+
+    def _leaves(self, target: Any, depth: int) -> dict[str, Any]:
+        """What an answer still holds where its cycle is cut: the fields that lead no further."""
+        fields = target.get("properties") if isinstance(target, Mapping) else None
+        plain = {name: item for name, item in fields.items() if _is_plain(item)} if isinstance(fields, Mapping) else {}
+        if not plain:
+            return {}
+        leaves: dict[str, Any] = {"properties": {name: self._schema(item, depth, ()) for name, item in plain.items()}}
+        return leaves | ({"additionalProperties": False} if target.get("additionalProperties") is False else {})
 
     def _keywords(self, node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         """The keywords of a schema that hold no schemas, as far as their values can be used."""
@@ -172,6 +181,11 @@ def _outline(target: Any) -> dict[str, Any]:
         return {}
     kept = {key: target[key] for key in ("title", "description") if isinstance(target.get(key), str)}
     return kept | ({"type": target["type"]} if target.get("type") in ("object", "array") else {})
+
+
+def _is_plain(node: Any) -> bool:
+    """Whether a schema is of a value without parts."""
+    return isinstance(node, Mapping) and node.get("type") in ("string", "number", "integer", "boolean")
 
 
 def _with_bounds(schema: dict[str, Any], node: Mapping[str, Any]) -> dict[str, Any]:

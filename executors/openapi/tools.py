@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from executors.errors import BadCallError, BlockedError, ConfigError, DataError
-from executors.http.client import HttpClient, HttpConfig
+from executors.http.client import Answer, HttpClient, HttpConfig
 from executors.http.credentials import Credential, Scheme, read_schemes
 from executors.http.egress import Guard, is_name
 from executors.names import Identity, Names
@@ -93,22 +93,32 @@ def openapi_tools(
         ConfigError: there is no server, it may not be reached, or a secret is not in the environment.
     """
     api = document if isinstance(document, Api) else read_openapi(document, reading)
+    tools = []
+    for endpoint in endpoints(api, server=server, secrets=secrets, http=http):
+        limits = Limits(
+            timeout=http.deadline + 1, retries=2 if endpoint.repeatable else 0, idempotent=endpoint.repeatable
+        )
+        tools.append(Tool(endpoint.operation.spec, endpoint.call, limits=limits))
+    return tools
+
+
+def endpoints(
+    api: Api, *, server: str = "", secrets: Mapping[str, str] = {}, http: HttpConfig = HttpConfig()
+) -> "list[Endpoint]":
+    """An API's operations with all that it takes to call them; see ``openapi_tools``.
+
+    Raises:
+        ConfigError: there is no server, it may not be reached, or a secret is not in the environment.
+    """
     servers = {operation.name: server or operation.server or api.server for operation in api.operations}
     client = HttpClient(_allowing(http, sorted(set(servers.values()))))
     schemes, parameters = _credentials(api, secrets)
-    tools = []
+    found = []
     for operation in api.operations:
         credentials = (*_passes(operation, schemes), *_hidden(operation, parameters))
-        endpoint = Endpoint(
-            operation=operation.without(frozenset(credential.scheme.name for credential in credentials)),
-            server=servers[operation.name],
-            client=client,
-            credentials=credentials,
-        )
-        repeatable = operation.method in _REPEATABLE
-        limits = Limits(timeout=http.deadline + 1, retries=2 if repeatable else 0, idempotent=repeatable)
-        tools.append(Tool(endpoint.operation.spec, endpoint.call, limits=limits))
-    return tools
+        hidden = operation.without(frozenset(credential.scheme.name for credential in credentials))
+        found.append(Endpoint(operation=hidden, server=servers[operation.name], client=client, credentials=credentials))
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +130,11 @@ class Endpoint:
     client: HttpClient
     credentials: tuple[Credential, ...] = ()
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether a second try after a failure does no harm."""
+        return self.operation.method in _REPEATABLE
+
     async def call(self, /, **arguments: Any) -> str:
         """Send one call and give what came back.
 
@@ -128,11 +143,20 @@ class Endpoint:
             TransientError: the API cannot be reached or failed.
             TimeoutError: the whole answer did not come in time.
         """
+        return (await self.answer(arguments)).observed()
+
+    async def answer(self, arguments: Mapping[str, Any]) -> Answer:
+        """Send one call and give the answer, whatever its status.
+
+        Raises:
+            ToolError: the call was refused by the guard, or cannot be sent.
+            TransientError: the API cannot be reached.
+            TimeoutError: the whole answer did not come in time.
+        """
         if own := [found.scheme.name for found in self.credentials if found.scheme.name in arguments]:
             raise BlockedError(f"{own[0]!r} says who calls and is already set; leave it out")
         request = build_request(self.operation, self.server, arguments)
-        answer = await self.client.send(request, self.credentials)
-        return answer.observed()
+        return await self.client.send(request, self.credentials)
 
 
 def _check_kind(content: Mapping[str, Any]) -> None:

@@ -44,8 +44,10 @@ class SimulatedApi:
             return call.missing() or getattr(call, role.action)()
 
 
-def answer_of(status: int, body: Any) -> Answer:
-    """An answer with a body of JSON; without one where the status allows none."""
+def answer_of(status: int, body: Any, media: str = "application/json") -> Answer:
+    """An answer with a body of JSON, or of text in a media type of text; without one where the status allows none."""
+    if isinstance(body, str) and body and media.startswith("text/") and status not in (204, 205):
+        return Answer(status=status, text=body, media=media)
     text = "" if status in (204, 205) else json.dumps(body, ensure_ascii=False, separators=(",", ":"))
     return Answer(status=status, text=text, media="application/json")
 
@@ -237,7 +239,7 @@ class _Call:
 
     def _answer(self, body: Any) -> Answer:
         status = self.operation.status if 200 <= self.operation.status < 300 else 200
-        return answer_of(status, body)
+        return answer_of(status, body, self.operation.answers_in)
 
     def _unknown(self) -> Answer:
         named = (

@@ -195,7 +195,7 @@ class PlayedApi:
             if verdict is None:
                 verdict = await self._roll(memory, operation, request, seed=int(key[:7], 16))
                 self.recording.add(key, request, verdict)
-            answer = answer_of(verdict.status, verdict.body)
+            answer = answer_of(verdict.status, verdict.body, operation.answers_in)
             memory.history = _digest(key, answer.status, answer.text)
             memory.remember(request, verdict, self.play.max_memory)
         return answer

@@ -59,11 +59,7 @@ class Judgement:
 
 def judge(request: Request, episode: Episode, level: Level = "mentioned") -> Judgement:
     """Judge an attempt by rule."""
-    made = [
-        Step("", None) if isinstance(call, MalformedCall) else Step(call.tool, dict(call.arguments))
-        for call in episode.calls
-    ]
-    made = [step for step, seen in zip(made, episode.observations, strict=True) if step.tool or seen.ok]
+    made = steps_of(episode)
     answered = episode.stop == "answer" and bool(episode.answer)
     return Judgement(
         procedure=answered and process_correct(request.gold, made, request.told, level),
@@ -73,6 +69,15 @@ def judge(request: Request, episode: Episode, level: Level = "mentioned") -> Jud
         calls=len(episode.calls),
         good_calls=sum(observation.ok for observation in episode.observations),
     )
+
+
+def steps_of(episode: Episode) -> list[Step]:
+    """The calls of an attempt, as the rule judge takes them; what was no call and came to nothing is left out."""
+    made = [
+        Step("", None) if isinstance(call, MalformedCall) else Step(call.tool, dict(call.arguments))
+        for call in episode.calls
+    ]
+    return [step for step, seen in zip(made, episode.observations, strict=True) if step.tool or seen.ok]
 
 
 def ratios(judged: Sequence[Judgement]) -> dict[str, Ratio]:

@@ -9,7 +9,6 @@ Every stage leaves files, and what is there is not made again.
 
 import asyncio
 import json
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,27 +16,27 @@ from typing import Any
 
 import torch
 
-from executors.corpus.entries import choose_entries, read_entries
-from executors.corpus.records import Record, read_records, write_corpus
+from executors.corpus.records import Record
 from executors.corpus.toolset import toolset
 from executors.openapi.tools import read_openapi
 from executors.simulation.simulated import Simulation
 from executors.tools.get_details import ScriptedUser
 from rewards.types import Candidate, RankedGroup, Reward
-from rl.data.corpus import CorpusApi, instance_path, read_corpus_api, write_instances_of
+from rl.data.corpus import CorpusApi
 from rl.data.examples import Encoder, Example
 from rl.data.segments import Segments, example, refusal, segments, write_segments
 from rl.data.tables import write_text, written
-from rl.data.tasks.benchmark import data_folder
 from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio
 from rl.evaluation.simulated_apis import Judgement, Request, judge, play_requests, ratios, requests_of
 from rl.learner import checkpoint
-from rl.learner.alone import AloneJob, fit_alone
+from rl.learner.alone import AloneJob
 from rl.learner.learner import Stage
 from rl.models.load import build_tokenizer_for, build_weights, load_tokenizer
 from rl.progress import Progress
+from rl.recipes.fitting import Fitter
 from rl.recipes.toolalpaca_config import ImprovementConfig, ToolAlpacaConfig
+from rl.recipes.toolalpaca_corpus import CorpusWriter
 from rl.run import Run
 from rl.serving.policies import LocalPolicy
 from rollouts.instances import CorpusFormat, generate
@@ -55,10 +54,18 @@ def train(config: ToolAlpacaConfig, run: Run, progress: Progress) -> dict[str, A
     Returns:
         The summary that ``evaluation/summary.json`` holds.
     """
-    torch.set_num_threads(1)
+    with Fitter(config.learner, config.ray, run, progress) as fitter:
+        return _train(config, run, progress, fitter)
+
+
+def _train(config: ToolAlpacaConfig, run: Run, progress: Progress, fitter: Fitter) -> dict[str, Any]:
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
     with progress.stage(f"1. Corpus: {config.corpus.apis} APIs and {config.corpus.held_out} held out"):
-        learned_from, held_out = _construct(config, run)
-        corpus, costs = _instances(config, learned_from, run)
+        writer = CorpusWriter(config, run)
+        learned_from, held_out = writer.records()
+        corpus = writer.instances(learned_from)
+        costs = writer.costs
         examples, left_out = _learned(config, corpus, run)
     progress.line(
         f"{sum(len(one.instances) for one in corpus)} instances, {len(examples)} learned, left out: {left_out}"
@@ -69,13 +76,13 @@ def train(config: ToolAlpacaConfig, run: Run, progress: Progress) -> dict[str, A
     with progress.stage(f"2. {len(requests)} held-out requests, before"):
         states["base"] = _measured(config, "base", start, requests, run)
     with progress.stage(f"3. Learn: {config.learning.steps} steps"):
-        path, spent = _fit(config, start, examples, run)
+        path, spent = _fit(config, start, examples, run, fitter)
     with progress.stage("4. Held-out requests, after"):
         states["start"] = _measured(config, "start", path, requests, run)
     if config.improvement is not None:
         with progress.stage(f"5. Improve: {config.improvement.rounds} rounds"):
             for round in range(config.improvement.rounds):
-                path = _improved(config, config.improvement, path, corpus, round, run, progress)
+                path = _improved(config, config.improvement, path, corpus, round, run, progress, fitter)
         states["final"] = _measured(config, "final", path, requests, run)
     else:
         states["final"] = states["start"]
@@ -87,42 +94,6 @@ def train(config: ToolAlpacaConfig, run: Run, progress: Progress) -> dict[str, A
     summary = summarise(states, len(requests), extra)
     write_summary(run, summary)
     return summary
-
-
-def _construct(config: ToolAlpacaConfig, run: Run) -> tuple[list[Record], list[Record]]:
-    """The APIs that are learned from, and those that are held out."""
-    wanted = config.corpus
-    path = run.folder("corpus") / "apis.json"
-    if not path.exists():
-        source = Path(wanted.entries) if wanted.entries else data_folder("toolalpaca") / "public_apis.json"
-        entries = choose_entries(read_entries(source), wanted.apis + wanted.held_out, config.seed)
-        write_text(path, written(list(write_corpus(entries, config.seed))))
-    records = read_records(path)
-    return records[: wanted.apis], records[wanted.apis :]
-
-
-def _instances(
-    config: ToolAlpacaConfig, records: Sequence[Record], run: Run
-) -> tuple[list[CorpusApi], dict[str, float]]:
-    """Requests and attempts, kept in a file for each API as soon as they are made."""
-    folder = run.folder("corpus") / "instances"
-    share, rest = divmod(config.corpus.instances, len(records))
-    paths = [instance_path(folder, number, str(one["Name"])) for number, one in enumerate(records)]
-    began, made = time.process_time(), 0
-    for number, (path, one) in enumerate(zip(paths, records, strict=True)):
-        if path.exists():
-            continue
-        api = read_openapi(one["Documentation"])
-        planner = Planner(str(one["Name"]), api.operations, config.seed)
-        asked = planned_instructions(str(one["Name"]), planner, share + (number < rest), style=config.corpus.style)
-        groups = asyncio.run(
-            generate(str(one["Name"]), asked, Simulation(api), seed=config.seed, at_once=config.corpus.at_once)
-        )
-        write_instances_of(path, one, asked, groups)
-        made += len(groups)
-    spent = time.process_time() - began
-    costs = {"instances_per_cpu_second": round(made / spent, 1)} if made else {}
-    return [read_corpus_api(path) for path in paths], costs
 
 
 def _learned(config: ToolAlpacaConfig, corpus: Sequence[CorpusApi], run: Run) -> tuple[list[Example], dict[str, int]]:
@@ -186,18 +157,20 @@ def _measured(
 def _judged(
     config: ToolAlpacaConfig, path: Path, requests: Sequence[Request], name: str, *, temperature: float, seed: int
 ) -> tuple[list[Judgement], list[Group]]:
-    policy = LocalPolicy("live", str(path))()
+    policy = LocalPolicy("live", str(path), gpu=torch.cuda.is_available())()
     sampling = Sampling(temperature=temperature, max_tokens=config.max_tokens)
     source = Source(name=name, policy="live", sampling=sampling)
     groups = play_requests(requests, policy, _FORMAT, source=source, seed=seed, max_turns=config.max_turns)
     return [judge(one, group.episodes[0]) for one, group in zip(requests, groups, strict=True)], groups
 
 
-def _fit(config: ToolAlpacaConfig, start: Path, examples: Sequence[Example], run: Run) -> tuple[Path, float]:
+def _fit(
+    config: ToolAlpacaConfig, start: Path, examples: Sequence[Example], run: Run, fitter: Fitter
+) -> tuple[Path, float]:
     """Behaviour cloning; what is fitted already is not fitted again."""
     learning = config.learning
     stage = Stage(name="learn", objective=learning.objective, optimiser=learning.optimiser, steps=learning.steps)
-    fitted = fit_alone(
+    fitted = fitter.fit(
         AloneJob(
             start=str(start),
             folder=str(run.folder("checkpoints") / "learn"),
@@ -205,10 +178,17 @@ def _fit(config: ToolAlpacaConfig, start: Path, examples: Sequence[Example], run
             stage=stage,
             batch_size=learning.batch_size,
             seed=config.seed,
+            gpu=torch.cuda.is_available(),
+            quantised=_quantised(config),
         )
     )
     run.finish("learn", {"loss": fitted.loss, "cpu_seconds": round(fitted.cpu_seconds, 1), "path": fitted.path})
     return Path(fitted.path), round(fitted.cpu_seconds, 1)
+
+
+def _quantised(config: ToolAlpacaConfig) -> bool:
+    adapter = config.model.adapter
+    return adapter is not None and adapter.kind == "qlora"
 
 
 def _improved(
@@ -219,6 +199,7 @@ def _improved(
     round: int,
     run: Run,
     progress: Progress,
+    fitter: Fitter,
 ) -> Path:
     """One round: attempt requests to held-in APIs, judge by rule, follow the ranking."""
     folder = run.folder("checkpoints") / f"improve-{round + 1}"
@@ -235,9 +216,12 @@ def _improved(
         progress.line(f"round {round + 1}: no request with attempts of different worth; nothing is learned")
         return path
     stage = Stage(
-        name="improve", objective=improvement.objective, optimiser=improvement.optimiser, steps=improvement.steps
+        name=f"improve-{round + 1}",
+        objective=improvement.objective,
+        optimiser=improvement.optimiser,
+        steps=improvement.steps,
     )
-    fitted = fit_alone(
+    fitted = fitter.fit(
         AloneJob(
             start=str(path),
             folder=str(folder),
@@ -245,6 +229,8 @@ def _improved(
             stage=stage,
             batch_size=improvement.batch_size,
             seed=config.seed + round,
+            gpu=torch.cuda.is_available(),
+            quantised=_quantised(config),
         )
     )
     return Path(fitted.path)

@@ -1,6 +1,7 @@
 """How a config says that ToolAlpaca is run; ``rl.recipes.toolalpaca`` does it."""
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -8,7 +9,51 @@ from rl.config import FilePath, Strict
 from rl.learner.schedule import OptimiserConfig
 from rl.losses.objective import Objective, Rrhf, Sft
 from rl.models.choice import ModelConfig, TinyModel
+from rl.recipes.learnable import unlearnable
+from rl.recipes.parts import Cluster, LearnerSettings
+from rl.serving.sources import EndpointConfig, PolicyConfig, VllmConfig
 from rollouts.instructions import Style
+
+
+class WritersConfig(Strict):
+    """Which of ``policies``, endpoints all, writes each part of the corpus; a script does where none is named."""
+
+    apis: str | None = None
+    """Introductions, functions and OpenAPI documents."""
+    requests: str | None = None
+    """What users ask for. Nobody knows the calls that it means, so that an assistant has to be named too."""
+    assistant: str | None = None
+    """Attempts the requests."""
+    user: str | None = None
+    """Answers what the assistant asks."""
+    simulation: str | None = None
+    """Answers in the API's place."""
+    tries: int = Field(default=5, gt=0)
+    """At a document, each told what was wrong with the one before."""
+    pieces: int = Field(default=4, gt=0)
+    """Of a reply that is cut: the model is asked to go on."""
+    max_tokens: int = Field(default=2000, gt=0)
+    """Of a piece."""
+    max_functions: int = Field(default=8, gt=0)
+    """Of an API."""
+    rolls: int = Field(default=5, gt=0)
+    """Replies to one call of ``simulation``, of which the first success counts, or a failure that is repeated."""
+    temperature: float = Field(default=0.0, ge=0)
+    """Of the assistant; 0 is greedy."""
+    at_once: int = Field(default=4, gt=0)
+    """APIs that are worked on at the same time."""
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The policies by the parts that they write."""
+        named = {part: getattr(self, part) for part in ("apis", "requests", "assistant", "user", "simulation")}
+        return {part: name for part, name in named.items() if name is not None}
+
+    @model_validator(mode="after")
+    def _followed(self) -> "WritersConfig":
+        if self.requests is not None and self.assistant is None:
+            raise ValueError("requests that a model writes have no plan for the script to follow: name an assistant")
+        return self
 
 
 class CorpusConfig(Strict):
@@ -26,7 +71,8 @@ class CorpusConfig(Strict):
     """To each held-out API."""
     style: Style = "short"
     at_once: int = Field(default=32, gt=0)
-    """Attempts under way at the same time."""
+    """Attempts at requests to one API that are under way at the same time."""
+    writers: WritersConfig = WritersConfig()
 
 
 class LearningConfig(Strict):
@@ -57,16 +103,23 @@ class ImprovementConfig(Strict):
 class ToolAlpacaConfig(Strict):
     """A ToolAlpaca run."""
 
+    MAY_DIFFER: ClassVar = ("policies",)
+    """What may be another on resuming, such as a budget: what was written stays as it is."""
     recipe: Literal["toolalpaca"] = "toolalpaca"
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Of the run; its folder is ``storage/name`` unless ``--run-dir`` says otherwise."""
     seed: int = Field(default=0, ge=0)
     storage: str = "runs"
+    policies: dict[str, PolicyConfig] = {}
+    """Models that write the corpus, by the names that ``corpus.writers`` has for them."""
     corpus: CorpusConfig = CorpusConfig()
     model: ModelConfig = TinyModel(vocab_size=2048, max_length=1024)
     learning: LearningConfig = LearningConfig()
     improvement: ImprovementConfig | None = None
     """None ends where the paper does."""
+    learner: LearnerSettings | None = None
+    """Ranks of a Ray cluster that fit the policy; None fits it in this process."""
+    ray: Cluster = Cluster()
     max_turns: int = Field(default=6, gt=0)
     max_tokens: int = Field(default=160, gt=0)
     """Of one reply."""
@@ -75,4 +128,26 @@ class ToolAlpacaConfig(Strict):
     def _enough(self) -> "ToolAlpacaConfig":
         if self.corpus.instances < self.corpus.apis:
             raise ValueError(f"corpus.instances: {self.corpus.instances} are fewer than corpus.apis {self.corpus.apis}")
+        for part, name in self.corpus.writers.parts.items():
+            if not isinstance(self.policies.get(name), EndpointConfig | VllmConfig):
+                there = ", ".join(self.policies) or "none"
+                raise ValueError(f"corpus.writers.{part}: {name!r} is no endpoint among policies: {there}")
+        if problem := next(self._unlearnable(), ""):
+            raise ValueError(problem)
+        if unread := self.policies.keys() - set(self.corpus.writers.parts.values()):
+            raise ValueError(f"policies: nothing is written by {sorted(unread)[0]!r}; name it in corpus.writers")
         return self
+
+    def _unlearnable(self) -> Iterator[str]:
+        """What the fits ask and the ranks cannot do."""
+        if self.learner is None:
+            return
+        stages: dict[str, LearningConfig | ImprovementConfig] = {"learning": self.learning}
+        stages |= {"improvement": self.improvement} if self.improvement is not None else {}
+        for name, stage in stages.items():
+            strategy, gpu = self.learner.strategy, self.learner.gpu
+            yield from unlearnable(strategy, gpu, self.model, name, stage.optimiser, stage.objective)
+            if stage.batch_size < self.learner.workers:
+                yield f"learner.workers: {self.learner.workers} ranks cannot share {name}'s batch of {stage.batch_size}"
+        if self.learner.workers >= self.ray.num_cpus:
+            yield f"ray.num_cpus: {self.ray.num_cpus} are too few for {self.learner.workers} ranks and what serves them"

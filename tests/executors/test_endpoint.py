@@ -185,6 +185,21 @@ async def test_the_key_comes_from_the_environment_and_is_never_shown(monkeypatch
     assert b"sk-secret" not in pickle.dumps(asked)
 
 
+async def test_of_several_keys_one_that_is_refused_or_over_its_rate_gives_way_to_the_next(monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "sk-one, sk-two,sk-three")
+    with endpoint(refusal(429, "slow down"), "a", "b", refusal(401, "sk-two is revoked"), "c") as fake:
+        asked = client(fake.url, key_env="TEST_KEY", retries=0)
+        assert [await asked(CHAT), await asked(CHAT), await asked(CHAT)] == ["a", "b", "c"]
+    said = [key.removeprefix("Bearer sk-") for key in fake.keys]
+    assert said == ["one", "two", "two", "two", "three"]
+
+    with endpoint(refusal(403, "no, sk-one")) as fake:
+        asked = client(fake.url, key_env="TEST_KEY")
+        with pytest.raises(ConfigError, match="TEST_KEY") as refused:
+            await asked(CHAT)
+    assert len(fake.asked) == 3 and "sk-" not in str(refused.value)
+
+
 def test_a_missing_key_names_its_variable(monkeypatch):
     monkeypatch.delenv("TEST_KEY", raising=False)
     with pytest.raises(ConfigError, match="export TEST_KEY="):

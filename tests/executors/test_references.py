@@ -79,6 +79,17 @@ def test_what_a_dangling_reference_stands_for_is_left_open(pointer, warning):
     assert warning in resolver.warnings[0]
 
 
+def test_an_answer_keeps_its_plain_fields_where_its_cycle_is_cut():
+    country = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "borders": {"type": "array", "items": ref("Country")}},
+        "additionalProperties": False,
+    }
+    inner = schema(ref("Country"), request=False, Country=country)["properties"]["borders"]["items"]
+    assert inner == {"type": "object", "properties": {"name": {"type": "string"}}, "additionalProperties": False}
+    assert schema(ref("Country"), Country=country)["properties"]["borders"]["items"] == {"type": "object"}
+
+
 def test_a_cycle_is_cut_where_it_closes():
     node = {
         "type": "object",

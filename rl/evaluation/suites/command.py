@@ -14,12 +14,15 @@ from rewards.arguments import ExtraKeys
 from rewards.process import Level
 from rl.config import Strict, override, validate
 from rl.data.tasks.benchmark import data_folder
-from rl.evaluation.suites import bfcl, bfcl_predictions, ste, toolalpaca, toolbench_command
+from rl.evaluation.suites import bfcl, bfcl_predictions, funcqa, retrieval, ste, toolalpaca, toolbench_command
 from rl.evaluation.suites.ste_labels import CachedJudge, Judge, ModelJudge, StrictJudge, published_labels
 from rl.evaluation.suites.ste_predictions import read_predictions
+from rl.evaluation.suites.toolalpaca_live import LiveOptions, evaluate_live
 from rl.run import write_json
+from rl.serving.sources import PolicyConfig
 from rollouts.formats.react import Parser
 
+SUITES = ("ste", "toolalpaca", "bfcl", "toolbench", "funcqa", "retrieval")
 _SHOWN = 5
 """Notes on odd rows that are said aloud; ``--out`` has them all."""
 
@@ -74,11 +77,15 @@ class SteOptions(Strict):
         return folder if folder is not None and folder.is_dir() else None
 
 
-class ToolAlpacaOptions(Strict):
-    """How the rule judges."""
+class ToolAlpacaOptions(LiveOptions):
+    """How the rule judges; and, where no judged file is named, who plays the evaluation sets, and how."""
 
     level: Level = "mentioned"
-    """Whose agreement is told first; all four are told."""
+    """Of the rule. Of a judged file, whose agreement is told first; all four are told."""
+    policy: PolicyConfig | None = None
+    """Who plays, such as ``{kind: huggingface, path: runs/NAME/checkpoints/best}`` or an endpoint."""
+    kept: str | None = None
+    """A folder for attempts and verdicts: an evaluation that stopped goes on where it was."""
 
 
 class BfclOptions(Strict):
@@ -100,9 +107,10 @@ def evaluate_suite(
     """Score a file by a published evaluation and print the figures.
 
     Args:
-        suite: ``ste``, ``toolalpaca``, ``bfcl`` or ``toolbench``.
-        predictions: the file, for STE, BFCL and ToolBench; of ToolBench, a folder of trees will do.
-        judged: the file, for ToolAlpaca; of ToolBench, its own pass-rate file, to be recounted.
+        suite: one of ``SUITES``.
+        predictions: the file, for all but ToolAlpaca; of ToolBench, a folder of trees will do.
+        judged: the file, for ToolAlpaca, which lets a policy play where there is none; of ToolBench, its own pass-rate
+            file, to be recounted.
         assignments: changes to the suite's options, such as ``parser=fair``.
         as_json: print one object.
         out: a file for all that is known, tables and notes included.
@@ -115,20 +123,31 @@ def evaluate_suite(
         file = _named(predictions, suite, "--predictions")
         told, full = _ste(file, validate(override({}, assignments), SteOptions, "--set"))
     elif suite == "toolalpaca":
-        file = _named(judged, suite, "--judged")
-        told, full = _toolalpaca(file, validate(override({}, assignments), ToolAlpacaOptions, "--set"))
+        told, full = _toolalpaca(judged, validate(override({}, assignments), ToolAlpacaOptions, "--set"))
     elif suite == "bfcl":
         file = _named(predictions, suite, "--predictions")
         told, full = _bfcl(file, validate(override({}, assignments), BfclOptions, "--set"))
     elif suite == "toolbench":
         options = validate(override({}, assignments), toolbench_command.ToolBenchOptions, "--set")
         told, full = toolbench_command.toolbench(predictions, judged, options)
+    elif suite == "funcqa":
+        file = _named(predictions, suite, "--predictions")
+        full = funcqa.score(file, validate(override({}, assignments), funcqa.FuncQaOptions, "--set"))
+        told = _without_tables(full)
+    elif suite == "retrieval":
+        file = _named(predictions, suite, "--predictions")
+        full = retrieval.score(file, validate(override({}, assignments), retrieval.RetrievalOptions, "--set"))
+        told = _without_tables(full)
     else:
-        raise ConfigError(f"no suite {suite!r}; there are ste, toolalpaca, bfcl and toolbench")
+        raise ConfigError(f"no suite {suite!r}; there are {', '.join(SUITES)}")
     _note(full["notes"])
     if out is not None:
         write_json(out, full)
     print(json.dumps(told) if as_json else full["text"])
+
+
+def _without_tables(full: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in full.items() if isinstance(value, int | float)}
 
 
 def _ste(file: Path, options: SteOptions) -> tuple[Mapping[str, Any], dict[str, Any]]:
@@ -156,10 +175,21 @@ def _ste_text(full: Mapping[str, Any]) -> str:
     return "\n\n".join([*tables, ste.table(full["apis"])])
 
 
-def _toolalpaca(file: Path, options: ToolAlpacaOptions) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    read = toolalpaca.read_judged(file)
-    figures = toolalpaca.report(read, options.level)
-    return figures, {**figures, "notes": list(read.notes), "text": toolalpaca.table(figures)}
+def _toolalpaca(file: Path | None, options: ToolAlpacaOptions) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The recount of a judged file; or the figures of a policy that plays."""
+    if file is not None:
+        read = toolalpaca.read_judged(file)
+        figures = toolalpaca.report(read, options.level)
+        return figures, {**figures, "notes": list(read.notes), "text": toolalpaca.table(figures)}
+    if options.policy is None or options.kept is None:
+        raise ConfigError(
+            "suite toolalpaca recounts a judged file, --judged FILE, or lets a policy play, --set policy={...} --set "
+            "kept=FOLDER"
+        )
+    plain = LiveOptions(**{name: getattr(options, name) for name in LiveOptions.model_fields})
+    full = evaluate_live(options.policy, plain, Path(options.kept), options.level)
+    told = {name: value for name, value in full.items() if name != "notes"}
+    return told, {**full, "text": "\n".join(f"{name:<18} {value}" for name, value in told.items())}
 
 
 def _bfcl(file: Path, options: BfclOptions) -> tuple[Mapping[str, Any], dict[str, Any]]:

@@ -1,0 +1,46 @@
+"""What ranks that share a model out can learn, and what not."""
+
+from collections.abc import Iterator
+
+from rl.learner.footprint import Strategy
+from rl.learner.schedule import OptimiserConfig
+from rl.losses.objective import Objective
+from rl.models.choice import ModelConfig
+
+
+def unlearnable(
+    strategy: Strategy,
+    gpu: bool,
+    model: ModelConfig,
+    name: str,
+    optimiser: OptimiserConfig,
+    objective: Objective,
+) -> Iterator[str]:
+    """What one stage asks and the learner's strategy cannot do.
+
+    Args:
+        strategy: how the ranks hold the model.
+        gpu: whether they are on GPUs.
+        model: that is learned.
+        name: of the stage's section.
+        optimiser: of the stage.
+        objective: of the stage.
+    """
+    adapter = model.adapter
+    if adapter is not None and adapter.kind == "qlora":
+        if not gpu:
+            yield "model.adapter: kind qlora needs a GPU; set learner.gpu: true, or take kind lora"
+        if strategy in ("zero3", "fsdp2"):
+            yield f"model.adapter: weights of 4 bits cannot be shared out by {strategy}; take ddp or zero2"
+    if strategy == "ddp":
+        return
+    if optimiser.kind != "adamw":
+        yield (
+            f"{name}.optimiser: {optimiser.kind} needs whole matrices, and learner.strategy {strategy} gives each rank "
+            "a share of them; take kind adamw, or learner.strategy ddp"
+        )
+    if objective.needs_reference:
+        yield (
+            f"{name}.objective: it compares with the weights of the stage's beginning, which learner.strategy "
+            f"{strategy} does not keep; leave kl_weight and reference terms out, or take learner.strategy ddp"
+        )
