@@ -63,7 +63,7 @@ class SchemaImaginer:
         """
         Args:
             max_similarity: to any query that is remembered; what is nearer is imagined anew.
-            errors: share of the queries that mean a call which the tool is likely to refuse.
+            errors: share of the queries that mean a call which the tool is likely to refuse; none at 0.
             calls: the part of all calls that may be meant, each having its place between 0 and 1: imaginers of parts
                 that do not meet never mean the same call, so that one can hold out what another must not show. A
                 call without arguments may be meant by all.
@@ -103,6 +103,7 @@ class SchemaImaginer:
         except DataError:
             return None
         refused = bool(arguments) and (draw.random() < self.errors or (aim == "!" and draw.random() < 0.3))
+        refused = refused and self.errors > 0
         spoiled = draw.choice(sorted(arguments)) if refused else ""
         answered = memory.answered()
         like = draw.choice(answered) if answered and draw.random() < 0.5 else {}

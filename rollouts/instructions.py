@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from executors.corpus.modelled import UnusableReplyError
 from executors.corpus.toolset import GET_DETAILS
 from executors.endpoint import Model, consult
-from executors.errors import TransientError
 from executors.schemas.vocabulary import Draw, words
 from rollouts.plans import Plan, PlannedCall, Planner
 
@@ -131,7 +131,8 @@ async def asked_instructions(
     """Requests that a model writes for an API record; it is told what was wrong with those that were left out.
 
     Raises:
-        TransientError: the model cannot be asked, or wrote none that the rules allow.
+        UnusableReplyError: the model wrote none that the rules allow.
+        TransientError: it cannot be asked.
     """
     rules = Rules(style=style)
     names = (str(record["Name"]), *record["Function_Projection"])
@@ -155,7 +156,7 @@ async def asked_instructions(
         messages = [*messages[:2], {"role": "assistant", "content": reply}, {"role": "user", "content": more}]
     if kept:
         return [Instruction(text=text) for text in kept]
-    raise TransientError(
+    raise UnusableReplyError(
         f"no request for {record['Name']} that the rules allow: {'; '.join(faults[:3]) or 'none at all'}"
     )
 

@@ -10,7 +10,7 @@ from executors.executor import Executor
 from rollouts.episode import play
 from rollouts.formats import Format
 from rollouts.ledger import Attempt
-from rollouts.policy import Policy, Source, derive_seed
+from rollouts.policy import Policy, ScriptedPolicy, Source, derive_seed
 from rollouts.search import Search, Searching, search
 from rollouts.types import Episode, Group, Task
 
@@ -31,7 +31,7 @@ class WorkerConfig:
     """By policy, of its episodes that are played at once: what an endpoint bears. No limit of its own by default."""
     searching: Searching | None = None
     """How far an attempt searches for an answer, going back where a way comes to nothing; the episode is its best way.
-    None attempts once."""
+    None attempts once, and so does a policy that follows a script, which would say the same again."""
     on_search: Callable[[Search], None] | None = None
     """Told of every search, with all its ways, before its episode is given out."""
 
@@ -134,7 +134,7 @@ class RolloutWorker:
         policy, format = self.policies[source.policy], self.config.format
         seed = derive_seed(self.config.seed, attempt.round, task.id, source.name, attempt.number)
         searching, told = self.config.searching, self.config.on_search
-        if searching is None:
+        if searching is None or isinstance(policy, ScriptedPolicy):
             return await play(
                 task,
                 policy,

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -17,10 +17,18 @@ from rl.data.questions import SKYRL, VERL, ground_truth, skyrl_row, verl_row
 from rl.data.ranked import FEATURES, ranked_row
 from rl.data.rounds import RoundGroup
 from rl.data.rows import Row
+from rl.data.searches import Form, converted, searched_attempt
 from rl.data.tables import write_rows, written
+from rl.data.trees import Searched
+from rl.data.ways import Kept, kept_ways
+from rl.run import write_json
 from rollouts.types import Task
 
-ExportFormat = Literal["sft", "prompt_completion", "preference", "ranked", "rrhf", "verl", "skyrl", "atif"]
+ExportFormat = Literal[
+    "sft", "prompt_completion", "preference", "ranked", "rrhf", "verl", "skyrl", "atif", "answers", "agent", "sharegpt"
+]
+SEARCHED: tuple[Form, ...] = get_args(Form)
+"""Formats of ToolBench's and ToolGen's, one JSON file each, which ``export_searches`` writes of trees too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +45,8 @@ class ExportOptions:
     """Of ``skyrl``: the environment that its trainer makes."""
     split: str = "train"
     """Of ``verl`` and ``skyrl``: what the rows say of themselves."""
+    kept: Kept = Kept()
+    """Of ``agent`` and ``sharegpt``: the ways that are written."""
 
     def __post_init__(self) -> None:
         if self.pairs not in ("extremes", "all"):
@@ -65,7 +75,7 @@ def export(
         setting: where they were played.
         format: one of ``ExportFormat``.
         path: ends in ``.jsonl`` or ``.parquet``. ``atif`` is written to a folder, a file for each attempt, or to a
-            file that ends in ``.jsonl``.
+            file that ends in ``.jsonl``; ``answers``, ``agent`` and ``sharegpt`` to one that ends in ``.json``.
         options: see ``ExportOptions``.
 
     Raises:
@@ -75,6 +85,8 @@ def export(
     if format not in get_args(ExportFormat):
         raise ConfigError(f"no format {format!r} to export to; there are {', '.join(get_args(ExportFormat))}")
     exported = Exported()
+    if format in SEARCHED:
+        return export_searches(dict(_searches(groups, setting, exported)), format, path, options.kept, exported)
     if format in ("verl", "skyrl"):
         rows = _questions(groups, setting, format, options, exported)
     else:
@@ -86,6 +98,52 @@ def export(
     else:
         write_rows(path, rows, features(format, text=options.text))
     return exported
+
+
+def export_searches(
+    made: Mapping[str, Searched],
+    format: str,
+    path: Path,
+    kept: Kept = Kept(),
+    exported: Exported | None = None,
+) -> Exported:
+    """Write searches, or attempts as chains, as ToolBench's evaluation or ToolGen's last stage reads them.
+
+    Args:
+        made: by the query's id.
+        format: one of ``SEARCHED``.
+        path: ends in ``.json``.
+        kept: of ``agent`` and ``sharegpt``, the ways that are written.
+        exported: what is known of them; each is a group by default.
+
+    Raises:
+        ConfigError: there is no such format, or the file cannot be written.
+    """
+    if format not in SEARCHED:
+        raise ConfigError(f"trees are exported to {', '.join(SEARCHED)}, not to {format!r}")
+    if path.suffix != ".json":
+        raise ConfigError(f"{format} goes to a file that ends in .json, not to {path}")
+    exported = exported or Exported(groups=len(made))
+    content = converted(made, format, kept)
+    exported.rows = len(content)
+    if format != "answers" and (without := sum(not kept_ways(one, kept) for one in made.values())):
+        exported.left_out["no way that is learned from"] += without
+    try:
+        write_json(path, content)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {path}: {error.strerror or error}") from error
+    return exported
+
+
+def _searches(groups: Iterable[RoundGroup], setting: Setting, exported: Exported) -> Iterator[tuple[str, Searched]]:
+    """The best attempt of each group; of a task that comes again, the last group's."""
+    for record in groups:
+        exported.groups += 1
+        if not record.group.candidates:
+            exported.left_out["no candidate"] += 1
+            continue
+        task, best = record.group.task, record.group.candidates[0].episode
+        yield task.id, searched_attempt(task, best, setting.format, setting.specs(task))
 
 
 def features(format: str, *, text: bool = False) -> Features:

@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from executors.errors import ConfigError
 from rl.config import FilePath, FolderPath, Strict
@@ -20,9 +20,19 @@ class Inline(Strict):
     kind: Literal["inline"] = "inline"
     instruction: str = ""
     """Stands before every question."""
+    template: str = ""
+    """The whole prompt, with ``{question}`` and perhaps ``{instruction}`` in it, as models that were tuned on such a
+    template expect it; by default the one above the other."""
+
+    @field_validator("template")
+    @classmethod
+    def _asks(cls, template: str) -> str:
+        if template and "{question}" not in template:
+            raise ValueError("it has no {question}; write where the question stands")
+        return template
 
     def build(self) -> Format:
-        return InlineFormat(self.instruction)
+        return InlineFormat(self.instruction, self.template)
 
 
 class GsmAnnotated(Strict):

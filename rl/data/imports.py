@@ -1,4 +1,4 @@
-"""Attempts that others recorded, read as ranked rows: RRHF's and TRICE's training files, ToolAlpaca's instances.
+"""Attempts that others recorded, read as ranked rows: of RRHF, TRICE, ToolAlpaca and ToolBench.
 
 What ``import_rows`` makes is a ranked file (``rl.data.ranked``), which ``tasks: {kind: ranked, path: ...}`` reads.
 """
@@ -17,12 +17,14 @@ from executors.openapi.tools import read_openapi
 from executors.types import ToolSpec
 from rl.data.conversations import UNREADABLE, Message, call_id, conversation, status
 from rl.data.ranked import recorded_candidate, recorded_row
+from rl.data.recorded import recorded_search
 from rl.data.rows import Place, Row, read_rows, usable
+from rl.data.searches import read_trees
 from rl.data.toolalpaca import Instance, read_instances
 from rollouts.formats.inline import ANSWER, END_OF_CALL
 from rollouts.formats.toolalpaca import ToolAlpacaFormat
 
-ImportFormat = Literal["rrhf", "trice", "toolalpaca"]
+ImportFormat = Literal["rrhf", "trice", "toolalpaca", "toolbench"]
 
 TRICE_TOOLS = {"calculator": "expression", "QA": "question", "WikiSearch": "query", "translator": "text"}
 """TRICE's tools, each with what we call its one argument."""
@@ -56,7 +58,7 @@ def import_rows(path: Path, format: str, *, skip_bad_rows: bool = False) -> Impo
     """Read a file of recorded attempts.
 
     Args:
-        path: JSON lines, a JSON list, or Parquet.
+        path: JSON lines, a JSON list, or Parquet; of ``toolbench``, a tree or chain, or a folder of them.
         format: one of ``ImportFormat``.
         skip_bad_rows: whether rows that cannot be used are left out and named, rather than an error.
 
@@ -70,6 +72,8 @@ def import_rows(path: Path, format: str, *, skip_bad_rows: bool = False) -> Impo
     skipped = imported.rejected if skip_bad_rows else None
     if format == "toolalpaca":
         _take_instances(path, imported, skipped)
+    elif format == "toolbench":
+        _take_searches(path, imported)
     else:
         read = {"rrhf": _rrhf, "trice": _trice}[format]
         for place in read_rows(path, skipped):
@@ -196,6 +200,14 @@ def _told(answer: Any) -> str:
 
 def _id(place: Place) -> str:
     return str(place.row.get("id", f"{place.path.stem}-{place.number}"))
+
+
+def _take_searches(path: Path, imported: Imported) -> None:
+    for id, one in read_trees(path).items():
+        try:
+            imported.rows.append(_written(recorded_search(one, id)))
+        except ValueError as error:
+            imported.rejected.append(f"query {id}: {error}")
 
 
 def _take_instances(path: Path, imported: Imported, skipped: list[str] | None) -> None:

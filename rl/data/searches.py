@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from executors.errors import DataError
 from executors.tools.describe import documentation
 from executors.types import MalformedCall, Observation, Status, ToolCall, ToolSpec
 from rl.data.conversations import UNREADABLE, said
@@ -23,10 +24,13 @@ from rl.data.trees import (
     ways_of,
     written,
 )
+from rl.data.ways import Kept, as_json, final_answer, kept_ways
 from rl.run import write_json
 from rollouts.formats import Format
 from rollouts.formats.atomic import DESCRIBE
-from rollouts.search import Node, Search
+from rollouts.policy import Source
+from rollouts.search import Node, Search, Searching
+from rollouts.types import Episode, Task
 
 _CODES: Mapping[Status, int] = {
     "ok": 0,
@@ -78,6 +82,36 @@ def searched(found: Search, format: Format, specs: Sequence[ToolSpec]) -> Search
     return replace(made, rest=_rest(made, found))
 
 
+def searched_attempt(task: Task, episode: Episode, format: Format, specs: Sequence[ToolSpec]) -> Searched:
+    """An attempt as ToolBench writes a search: a chain of one way.
+
+    Args:
+        task: what was attempted.
+        episode: the attempt.
+        format: in which it was played.
+        specs: of the task's tools.
+    """
+    below: tuple[Node, ...] = ()
+    last = len(episode.turns) - 1
+    for order, turn in reversed(list(enumerate(episode.turns))):
+        ended = {"stop": episode.stop, "answer": episode.answer} if order == last else {}
+        below = (Node(turn=turn, order=order, children=below, **ended),)
+    found = Search(
+        id=episode.id,
+        task=task,
+        source=Source(name=episode.source, policy=episode.policy),
+        policy=episode.policy,
+        version=episode.version,
+        seed=episode.seed,
+        searching=Searching(method="chain", width=1, depth=max(1, len(episode.turns))),
+        children=below,
+        stop="answer" if below and episode.stop == "answer" and episode.answer else "exhausted",
+        queries=len(episode.turns),
+        seconds=episode.seconds,
+    )
+    return searched(found, format, specs)
+
+
 def write_searches(folder: Path, made: Mapping[str, Searched], name: str = "answers") -> Path:
     """Write one file for each query, and ``<name>.json`` with the ``answer_details`` of all.
 
@@ -95,41 +129,61 @@ def write_searches(folder: Path, made: Mapping[str, Searched], name: str = "answ
     return folder / f"{name}.json"
 
 
-def read_trees(folder: Path) -> list[Searched]:
-    """Every tree and chain in a folder and the folders in it, in the order of their names.
+def read_trees(folder: Path) -> dict[str, Searched]:
+    """Every tree and chain in a folder and the folders in it, in the order of their names, by the query's id.
+
+    Those are the files ``ID_METHOD.json``. Of several with the same id the later ones go by their whole path.
+
+    Args:
+        folder: a file will do too.
 
     Raises:
-        DataError: one of them cannot be read.
+        DataError: one of them cannot be read, or there is none.
     """
-    return [read_searched(path) for path in sorted(folder.rglob("*.json"))]
+    files = sorted(folder.rglob("*_*.json")) if folder.is_dir() else [folder]
+    found: dict[str, Searched] = {}
+    for path in files:
+        id = path.stem.partition("_")[0]
+        found[id if id not in found else str(path.relative_to(folder).with_suffix(""))] = read_searched(path)
+    if not found:
+        raise DataError(
+            f"{folder} has no tree or chain of ToolBench's, which are files such as 588_DFS_woFilter_w2.json"
+        )
+    return found
+
+
+def are_trees(path: Path) -> bool:
+    """Whether a path is one of ToolBench's trees or chains, or a folder of them, rather than a run's."""
+    inside = path.is_dir() and not (path / "config.resolved.yaml").is_file() and any(path.rglob("*_*.json"))
+    return inside or (path.is_file() and path.suffix == ".json")
 
 
 Form = Literal["answers", "agent", "sharegpt"]
 """``answer_details`` by query for the evaluation; rows of ``agent_tuning.json``; rows of ToolGen's own form."""
 
 
-def converted(folder: Path, form: Form) -> Any:
-    """What a folder of ToolBench's trees and chains says in another form.
+def converted(made: Mapping[str, Searched], form: Form, kept: Kept = Kept()) -> Any:
+    """What searches say in another form.
 
     Args:
-        folder: with one file a query, named by its id and the method.
+        made: by the query's id.
         form: which.
-
-    Raises:
-        DataError: a file cannot be read.
+        kept: of ``agent`` and ``sharegpt``, the ways that are learned from.
     """
     if form == "agent":
-        return agent_rows(read_trees(folder))
+        return agent_rows(made.values(), kept=kept)
     if form == "sharegpt":
-        return sharegpt_rows(read_trees(folder))
-    files = sorted(folder.rglob("*.json"))
-    return {path.stem.partition("_")[0]: answer_details(read_searched(path)) for path in files}
+        return sharegpt_rows(made.values(), kept=kept)
+    return {id: answer_details(one) for id, one in made.items()}
 
 
 def agent_rows(
-    made: Iterable[Searched], texts: Mapping[str, str] | None = None, max_observation: int = 1024
+    made: Iterable[Searched],
+    texts: Mapping[str, str] | None = None,
+    max_observation: int = 1024,
+    kept: Kept = Kept(),
 ) -> list[dict[str, Any]]:
-    """What ``agent_tuning.json`` holds: the calls of each search's best way, where it ends with an answer.
+    """What ``agent_tuning.json`` holds: the calls of each search's ways that are learned from.
 
     Each step has its ``documentation`` and ``observation`` too, which ``rl.data.toolgen`` lets the policy read.
 
@@ -137,34 +191,35 @@ def agent_rows(
         made: searches.
         texts: by the tool's name, what stands for it, such as its token; its name by default.
         max_observation: characters of what came back.
+        kept: which ways; by default the last that ends with an answer.
     """
     rows = []
-    for one in made:
-        best = one.best()
-        if not best or not best[-1].ends:
-            continue
-        specs = _specs(one)
+    for found, way in ((one, way) for one in made for way in kept_ways(one, kept)):
+        specs = _specs(found)
         steps = [
             {
                 "thought": thought,
                 "action": (texts or {}).get(tool, tool),
-                "action_input": _read(arguments),
+                "action_input": as_json(arguments),
                 "documentation": documentation(specs[tool]) if tool in specs else "",
                 "observation": observation[:max_observation],
             }
-            for thought, tool, arguments, observation in pairs_of(best)
+            for thought, tool, arguments, observation in pairs_of(way)
             if tool and tool != FINISH
         ]
-        rows.append({"query": one.query, "plan_sequence": steps, "final_answer": _final(best[-1].text)})
+        rows.append({"query": found.query, "plan_sequence": steps, "final_answer": final_answer(way[-1].text)})
     return rows
 
 
 def sharegpt_rows(
-    made: Iterable[Searched], texts: Mapping[str, str] | None = None, max_observation: int = 1024
+    made: Iterable[Searched],
+    texts: Mapping[str, str] | None = None,
+    max_observation: int = 1024,
+    kept: Kept = Kept(),
 ) -> list[dict[str, Any]]:
     """The same in ToolGen's form: a message each for thought, action and input, with a flag for what is learned."""
     rows = []
-    for row in agent_rows(made, texts, max_observation):
+    for row in agent_rows(made, texts, max_observation, kept):
         messages = [_message("user", row["query"], False)]
         for step in row["plan_sequence"]:
             messages += [
@@ -268,19 +323,6 @@ def _finish(answer: str | None) -> str:
     given = answer.strip() if answer else ""
     made = {"return_type": GIVE_ANSWER, "final_answer": given} if given else {"return_type": GIVE_UP}
     return json.dumps(made, ensure_ascii=False)
-
-
-def _final(arguments: str) -> str:
-    """The answer in the arguments of ``Finish``; of broken JSON, all that stands there."""
-    read = _read(arguments)
-    return str(read.get("final_answer", "")) if isinstance(read, dict) else str(read)
-
-
-def _read(arguments: str) -> Any:
-    try:
-        return json.loads(arguments)
-    except ValueError:
-        return arguments
 
 
 def _specs(one: Searched) -> dict[str, ToolSpec]:

@@ -189,21 +189,46 @@ def steps_of(details: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def pairs_of(way: Sequence[Step]) -> list[tuple[str, str, str, str]]:
-    """The calls of a way: thought, tool, arguments and what came back. A thought without a call is one without tool."""
-    found: list[tuple[str, str, str, str]] = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """One call of a way, with the thought before it; a thought without a call is one without a tool."""
+
+    thought: str
+    tool: str
+    arguments: str
+    """As they were written."""
+    observation: str
+    code: int | None
+    """See ``Step.code``."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it did not go well, as far as the file says."""
+        return self.code not in (None, 0, ANSWERED)
+
+
+def calls_of(way: Sequence[Step]) -> list[Made]:
+    """The calls of a way in order, ``Finish`` among them."""
+    found: list[Made] = []
     thought, tool = "", ""
     for step in way:
         if step.kind == "Thought":
             if thought:
-                found.append((thought, "", "", ""))
+                found.append(Made(thought=thought, tool="", arguments="", observation="", code=None))
             thought = step.text
         elif step.kind == "Action":
             tool = step.text
         else:
-            found.append((thought, tool, step.text, step.observation or ""))
+            seen = step.observation or ""
+            found.append(Made(thought=thought, tool=tool, arguments=step.text, observation=seen, code=step.code))
             thought, tool = "", ""
-    return [*found, (thought, "", "", "")] if thought else found
+    last = Made(thought=thought, tool="", arguments="", observation="", code=None)
+    return [*found, last] if thought else found
+
+
+def pairs_of(way: Sequence[Step]) -> list[tuple[str, str, str, str]]:
+    """The same as thought, tool, arguments and what came back."""
+    return [(made.thought, made.tool, made.arguments, made.observation) for made in calls_of(way)]
 
 
 def _gives(text: str) -> bool:

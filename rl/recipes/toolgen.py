@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from executors.names import Identity
 from executors.retrieval import Index, text_of
 from rl.data.examples import Example, Row
 from rl.data.searches import agent_rows, read_trees
 from rl.data.tasks.toolbench import Query, Retrieval, legacy_name
 from rl.data.toolgen import Conversation, examples, memorised, read_seed, read_sharegpt, retrieved, seeded, told
+from rl.data.ways import Kept
 from rl.evaluation.evaluate import summarise, write_summary
-from rl.evaluation.intervals import Ratio
+from rl.evaluation.intervals import Ratio, figures
 from rl.evaluation.retrieval import nearest, recalled, retrieval_ratios
 from rl.learner import checkpoint
 from rl.learner.alone import AloneJob, fit_alone
@@ -35,11 +35,10 @@ from rl.models.sentences import SentenceEncoder
 from rl.models.tool_tokens import FINISH, ToolTokens, add_tool_tokens, index_tools
 from rl.models.trie import Trie
 from rl.progress import Progress
+from rl.recipes.toolgen_attempts import FINISH_NAME, TOKENS, ToolGenOpener, attempted, read_tokens
 from rl.recipes.toolgen_config import Feedback, StageConfig, ToolGenConfig
 from rl.run import Run, write_json
 from rollouts.formats.atomic import ACTION, AtomicFormat
-
-_FINISH_NAME = "Finish"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +84,47 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     states["bm25"] = bm25_ratios(data, data.test, config.beams)
     if config.encoder is not None:
         states["encoder"] = encoder_ratios(data, data.test, config.beams, SentenceEncoder(Path(config.encoder)))
+    extra: dict[str, Any] = {}
+    if config.attempts.tasks:
+        with progress.stage(f"5. {config.attempts.tasks} attempts"):
+            extra["attempts"] = _told(_attempts(config, state, run, "test"))
     if config.model.adapter is not None:
         export_merged(state.path, run.folder("checkpoints") / "merged")
     run.write_state(checkpoint=str(state.path))
     run.point_best(_linked(run, state.path))
-    extra = {"tools": len(data.tools), "seed": config.seed, "adding_cpu_seconds": seconds, **memory}
+    extra |= {"tools": len(data.tools), "seed": config.seed, "adding_cpu_seconds": seconds, **memory}
     summary = summarise(states, len(data.test), extra)
     write_summary(run, summary)
     return summary
+
+
+def _told(ratios: Mapping[str, Ratio]) -> dict[str, dict[str, float]]:
+    return {name: one.as_json() for name, one in figures(ratios).items()}
+
+
+def _attempts(config: ToolGenConfig, state: _State, run: Run, split: str) -> dict[str, Ratio]:
+    """What comes of attempts at the first requests of a split; see ``Attempts.tasks``."""
+    specs = tuple(tool.spec for tool in state.data.tools.values())
+    opener = ToolGenOpener(config.name, state.tokens, specs, config.attempts, offered=False)
+    folder = run.folder("evaluation") / f"attempts-{state.path.parent.name}-{state.path.name}-{split}"
+    queries = getattr(state.data, split)[: config.attempts.tasks]
+    return attempted(opener, state.path, state.data, queries, folder)
+
+
+def evaluate_run(run: Run, config: ToolGenConfig, path: Path, split: str) -> dict[str, Ratio]:
+    """The figures of a run's checkpoint on held-out requests: finding tools, and attempts where the config has any.
+
+    Args:
+        run: its folder.
+        config: its own.
+        path: of the checkpoint.
+        split: ``validation`` or ``test``.
+    """
+    data = config.data.load()
+    state = _State(path, read_tokens(run, config), data, AtomicFormat())
+    ratios = found_ratios(state, getattr(data, split), config.beams, gpu=config.fitting.gpu)
+    tried = _attempts(config, state, run, split) if config.attempts.tasks else {}
+    return ratios | {f"attempt_{name}": ratio for name, ratio in tried.items()}
 
 
 def _linked(run: Run, path: Path) -> Path:
@@ -106,9 +138,9 @@ def _linked(run: Run, path: Path) -> Path:
 def _begin(config: ToolGenConfig, data: Retrieval, run: Run) -> tuple[_State, float]:
     """The model with the tools' tokens, as step 0."""
     identities = {name: tool.identity for name, tool in data.tools.items()}
-    identities[_FINISH_NAME] = Identity(_FINISH_NAME)
-    about = {name: tool.spec.description for name, tool in data.tools.items()} | {_FINISH_NAME: "End with an answer."}
-    tokens = index_tools(identities, config.indexing, descriptions=about, seed=config.seed)
+    about = {name: tool.spec.description for name, tool in data.tools.items()}
+    named = index_tools(identities, config.indexing, descriptions=about, seed=config.seed)
+    tokens = ToolTokens(config.indexing, {**named.texts, FINISH_NAME: FINISH})
     format = AtomicFormat()
     folder = run.folder("checkpoints") / "tokens"
     seconds = 0.0
@@ -121,7 +153,7 @@ def _begin(config: ToolGenConfig, data: Retrieval, run: Run) -> tuple[_State, fl
         rows = list(add_tool_tokens(model, tokenizer, texts).values())
         seconds = time.process_time() - began
         checkpoint.begin(folder, model, tokenizer, adapter=config.model.adapter, seed=config.seed, rows=rows)
-    write_json(run.path / "tool_tokens.json", dict(tokens.texts))
+    write_json(run.path / TOKENS, dict(tokens.texts))
     return _State(folder / "step-0", tokens, data, format), round(seconds, 2)
 
 
@@ -164,14 +196,14 @@ def _conversations(config: ToolGenConfig, state: _State, stage: str) -> list[Con
         own = folder / f"sharegpt-{stage}.json"
         built += read_sharegpt(own) if own.is_file() else []
         if stage == "agent" and (folder / "trees").is_dir():
-            built += _from_trees(folder / "trees", data, texts)
+            built += _from_trees(folder / "trees", data, texts, config.trees)
     return built
 
 
-def _from_trees(folder: Path, data: Retrieval, texts: Mapping[str, str]) -> list[Conversation]:
+def _from_trees(folder: Path, data: Retrieval, texts: Mapping[str, str], kept: Kept) -> list[Conversation]:
     """Attempts of ToolBench's trees that came to an answer; its names for tools lead to ours."""
     named = {legacy_name(tool.identity.owner, tool.identity.raw): texts[name] for name, tool in data.tools.items()}
-    rows = agent_rows(read_trees(folder), named)
+    rows = agent_rows(read_trees(folder).values(), named, kept=kept)
     return [one for number, row in enumerate(rows) for one in seeded("agent", row, f"trees/{number}")]
 
 

@@ -1,15 +1,17 @@
 """How a config says that ToolGen is run; ``rl.recipes.toolgen`` does it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from rl.config import FolderPath, ModelPath, Strict
 from rl.data.tasks.toolbench import ToolBench
+from rl.data.ways import Kept
 from rl.learner.footprint import Precision
 from rl.learner.schedule import OptimiserConfig
 from rl.losses.objective import Objective, Rrhf
 from rl.models.choice import Indexing, ModelConfig, TinyModel
+from rl.recipes.searching import SearchConfig
 
 
 class StageConfig(Strict):
@@ -31,6 +33,39 @@ class Feedback(Strict):
     """Tools that beam search gives for each request; ranked by whether they are wanted."""
     objective: Objective = Rrhf()
     optimiser: OptimiserConfig = OptimiserConfig(kind="adamw", lr=3e-4)
+
+
+class Attempts(Strict):
+    """How the policy attempts requests with its tools: where it is measured, served and talked to.
+
+    It names a tool, reads its documentation, writes its arguments, reads what came back, and so on until its answer.
+    """
+
+    tasks: int = Field(default=0, ge=0)
+    """Held-out requests that are attempted at the end of a run, with tools whose answers are made up by their schemas;
+    0 leaves that out."""
+    provider: Literal["truth", "retriever", "all"] = "truth"
+    """Which tools may be named: those that the request comes with, the nearest to it by BM25, or all. Whoever is served
+    sends the tools, and none beyond them is named."""
+    retrieved: int = Field(default=5, gt=0)
+    """Tools that the retriever gives."""
+    max_turns: int = Field(default=5, gt=0)
+    """Calls of one way."""
+    max_tokens: int = Field(default=256, gt=0)
+    """Of one reply: a thought, a tool, its arguments."""
+    max_arguments: int = Field(default=128, gt=0)
+    """Tokens of a call's arguments."""
+    held_to_schema: bool = True
+    """Whether arguments are held to the JSON schema of their tool, as far as that can be enforced."""
+    max_documentation: int = Field(default=1024, gt=0)
+    """Characters of a tool's documentation that are read."""
+    max_observation: int = Field(default=1024, gt=0)
+    """Characters of a tool's answer that are read."""
+    retries: list[Annotated[float, Field(ge=0)]] = []
+    """Temperatures of further tries after a call that was made before, or an end without an answer, or with an excuse;
+    [0.6, 1, 1, 1] is the original's."""
+    search: SearchConfig | None = None
+    """Whether attempts search; by default each is one way."""
 
 
 class Fitting(Strict):
@@ -57,6 +92,8 @@ class ToolGenConfig(Strict):
     """Folder with ``tool_memorization.json``, ``retrieval_training.json`` and ``agent_tuning.json``, whose rows are
     learned beside those that are built here; ``sharegpt-STAGE.json`` in it is read as ToolGen's own form, and in a
     folder ``trees`` ToolBench's trees and chains, of which the ways that came to an answer are learned."""
+    trees: Kept = Kept()
+    """Which ways in ``trees`` are learned."""
     model: ModelConfig = TinyModel(vocab_size=2048, max_length=192)
     indexing: Indexing = "atomic"
     memorisation: StageConfig = StageConfig()
@@ -68,6 +105,7 @@ class ToolGenConfig(Strict):
     beams: int = Field(default=5, gt=0)
     encoder: ModelPath | None = None
     """A sentence encoder in Hugging Face's format, whose nearest tools by cosine are a baseline beside BM25."""
+    attempts: Attempts = Attempts()
     fitting: Fitting = Fitting()
 
     @model_validator(mode="after")

@@ -88,7 +88,7 @@ def attempts(
     most = chat.apprentice.max_turns or execution.max_turns
     if most > execution.max_turns:
         raise ChatError(f"this server allows {execution.max_turns} turns", param="apprentice.max_turns")
-    if "tools" not in chat.model_fields_set:
+    if "tools" not in chat.model_fields_set and not chat.apprentice.every_tool:
         every = [OfferedTool.model_validate(spec.as_openai()) for spec in specs]
         chat = chat.model_copy(update={"tools": every})
     asked = ask(chat, format, specs, session=session, defaults=defaults)

@@ -49,7 +49,8 @@ def llm_application(name: str, path: Path, options: LlmOptions) -> Any:
 
         async def generate(self, prompt: Mapping[str, Any], sampling: Any, request: str) -> AsyncIterator[Any]:
             """What is written, whole, again and again as it grows."""
-            async for output in self.engine._engine_client.generate(dict(prompt), sampling, request):
+            engine: Any = self.engine
+            async for output in engine._engine_client.generate(dict(prompt), sampling, request):
                 yield output
 
     config = LLMConfig(

@@ -212,7 +212,9 @@ def _call(wire: WireCall, here: str) -> ToolCall:
 def _offered(chat: ChatRequest, specs: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
     """The tools that the reply may call, as the policy knows them."""
     known = {spec.name: spec for spec in specs}
-    names = []
+    if chat.apprentice.every_tool and chat.tools:
+        raise ChatError("'apprentice.every_tool' offers all tools; leave 'tools' out", param="apprentice.every_tool")
+    names = list(known) if chat.apprentice.every_tool else []
     for index, tool in enumerate(chat.tools):
         name = tool.function.name
         if name not in known:
@@ -236,7 +238,8 @@ def _offered(chat: ChatRequest, specs: Sequence[ToolSpec]) -> tuple[ToolSpec, ..
         return (known[chat.tool_choice.function.name],)
     if chat.tool_choice == "required" and not names:
         raise ChatError("'tool_choice' is 'required' and 'tools' offers none", param="tool_choice")
-    return () if chat.tool_choice == "none" else tuple(spec for spec in specs if spec.name in names)
+    offered = set(names)
+    return () if chat.tool_choice == "none" else tuple(spec for spec in specs if spec.name in offered)
 
 
 def _prefix(chat: ChatRequest, format: Format, offered: Sequence[ToolSpec]) -> str:

@@ -18,6 +18,9 @@ from rollouts.formats import Format
 from rollouts.policy import Policy, Source
 from rollouts.types import Episode, Sampling, Task
 
+_TOLD = 24
+"""Tools that are named at the beginning."""
+
 
 def chat(
     checkpoint: Path,
@@ -55,7 +58,9 @@ def converse(
     policy: Policy, format: Format, executor: Executor, *, sampling: Sampling, max_turns: int, console: Console
 ) -> None:
     """As ``chat``, with any policy."""
-    console.print(f"Tools: {', '.join(executor.catalog.names)}. Each question stands alone; Ctrl-D ends.")
+    names = executor.catalog.names
+    more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+    console.print(f"Tools: {', '.join(names[:_TOLD])}{more}. Each question stands alone; Ctrl-D ends.")
     source = Source(name="chat", policy=policy.name, sampling=sampling)
     with asyncio.Runner() as runner:
         asked = 0

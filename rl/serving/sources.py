@@ -37,7 +37,8 @@ class _Endpoint(Strict):
     model: str
     """What the endpoint calls it."""
     key_env: str | None = None
-    """The environment variable that holds the key; none is sent by default."""
+    """The environment variable that holds the key, or several with commas between, which are used in turns; none is
+    sent by default."""
     mode: Mode = "tools"
     """``tools`` asks with messages and tools; ``text`` with the format's own text."""
     system: str = ""

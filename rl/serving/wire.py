@@ -229,6 +229,8 @@ ResponseFormat: TypeAlias = Annotated[PlainText | JsonObject | JsonSchema, Field
 class Apprentice(Wire):
     """What a chat request may ask of this server alone."""
 
+    every_tool: bool = False
+    """Whether all tools that the policy was trained with are offered, unsent; ``tools`` is then left out."""
     execute: bool = False
     """Whether the server itself runs the tools, turn by turn, and returns the whole episode."""
     max_turns: int | None = Field(default=None, ge=1, le=64)

@@ -5,10 +5,12 @@ that is the arguments of the tool that was named. ``<<Finish>>`` stands before t
 """
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from executors.types import MalformedCall, ToolCall, ToolSpec
+from executors.tools.describe import documentation
+from executors.types import MalformedCall, Observation, ToolCall, ToolSpec
 from rollouts.formats import Format
 from rollouts.types import Force, Task, Turn
 
@@ -17,6 +19,8 @@ FINISH = "<<Finish>>"
 DESCRIBE = "describe"
 """The tool that documents the others."""
 GIVE_UP = "give_up_and_restart"
+_ENDED = re.compile(rf"{re.escape(ACTION)}\s*{re.escape(FINISH)}")
+"""Behind it stands the answer, whatever is in that."""
 
 
 class AtomicFormat(Format):
@@ -48,23 +52,33 @@ class AtomicFormat(Format):
     def observed(self, turn: Turn) -> str:
         seen = turn.observations[0]
         if isinstance(turn.call, ToolCall) and turn.call.tool == DESCRIBE:
-            return f"\n{seen.content[: self.max_documentation]}{self.INPUT}"
-        said = seen.content if seen.ok else f"error: {seen.content}"
+            return self.documented(seen.content)
+        return self.seen(seen)
+
+    def documented(self, told: str) -> str:
+        """A tool's documentation as it is read, and what its arguments stand behind."""
+        return f"\n{told[: self.max_documentation]}{self.INPUT}"
+
+    def seen(self, observation: Observation) -> str:
+        """What a tool gave, as it is read."""
+        said = observation.content if observation.ok else f"error: {observation.content}"
         return f"{self.OBSERVATION}{said[: self.max_observation]}\n"
 
     def parse(self, text: str, specs: Sequence[ToolSpec]) -> tuple[ToolCall | MalformedCall, ...]:
         """The naming of a tool, by a reply of a policy that does not tell its calls apart."""
-        named = text.rpartition(ACTION)[2].strip()
-        if ACTION not in text or named.startswith(FINISH):
+        if ACTION not in text or ended(text) is not None:
             return ()
-        return (ToolCall(DESCRIBE, {"tool": named}),)
+        return (ToolCall(DESCRIBE, {"tool": text.rpartition(ACTION)[2].strip()}),)
 
     def answer(self, text: str) -> str:
-        said = text.rpartition(FINISH)[2].strip() if FINISH in text else ""
+        said = (ended(text) or "").strip()
         return "" if said.startswith(GIVE_UP) else said
 
     def answer_so_far(self, text: str, specs: Sequence[ToolSpec]) -> str | None:
-        return text.rpartition(FINISH)[2].strip() if FINISH in text else None
+        said = ended(text)
+        if said is None or GIVE_UP.startswith(said.strip()[: len(GIVE_UP)]):
+            return None
+        return said.strip()
 
     def forced(self, force: Force, specs: Sequence[ToolSpec]) -> str:
         return f"{ACTION}{FINISH} " if force == "direct" else ACTION
@@ -79,6 +93,60 @@ class AtomicFormat(Format):
 
     def markers(self, specs: Sequence[ToolSpec]) -> tuple[str, ...]:
         return (ACTION,)
+
+
+class JoinedFormat(AtomicFormat):
+    """The same with a whole call in one reply: the tool's token, its documentation, its arguments.
+
+    So calls are those of the tools themselves, and nothing else has to be called for their documentation.
+    """
+
+    name = "toolgen"
+
+    def __init__(
+        self,
+        texts: Mapping[str, str],
+        instruction: str = "",
+        *,
+        max_observation: int = 1024,
+        max_documentation: int = 1024,
+    ) -> None:
+        """
+        Args:
+            texts: by the tool's name, what stands for it.
+            instruction: stands before every request.
+            max_observation: characters of a tool's answer that are read.
+            max_documentation: characters of a tool's documentation that are read.
+        """
+        super().__init__(instruction, max_observation=max_observation, max_documentation=max_documentation)
+        self.texts = dict(texts)
+        self._tools = {text: name for name, text in texts.items()}
+
+    def observed(self, turn: Turn) -> str:
+        return self.seen(turn.observations[0])
+
+    def parse(self, text: str, specs: Sequence[ToolSpec]) -> tuple[ToolCall | MalformedCall, ...]:
+        """The call that a reply makes: the tool by its token, its arguments behind the documentation."""
+        after = text.partition(ACTION)[2]
+        if ACTION not in text or ended(text) is not None:
+            return ()
+        told, begun, given = after.rpartition(self.INPUT)
+        token = (told if begun else given).strip().partition("\n")[0].strip()
+        if token not in self._tools:
+            return (MalformedCall(text, f"{token[:80]!r} stands for no tool"),)
+        return (read_arguments(self._tools[token], given if begun else ""),)
+
+    def write_call(self, call: ToolCall, specs: Sequence[ToolSpec]) -> str:
+        spec = next((spec for spec in specs if spec.name == call.tool), ToolSpec(call.tool, ""))
+        told = self.documented(documentation(spec))
+        written = json.dumps(dict(call.arguments), ensure_ascii=False)
+        return f"{ACTION}{self.texts.get(call.tool, call.tool)}{told}{written}\n"
+
+
+def ended(text: str) -> str | None:
+    """What stands behind the end of a reply that ends its attempt; None where it does not."""
+    found = _ENDED.search(text)
+    return None if found is None else text[found.end() :]
 
 
 def read_arguments(tool: str, text: str) -> ToolCall | MalformedCall:
@@ -102,4 +170,4 @@ def pending(turns: Sequence[Turn]) -> str | None:
 
 def gave_up(text: str) -> bool:
     """Whether a reply ends an attempt without an answer, to begin another."""
-    return text.rpartition(FINISH)[2].strip().startswith(GIVE_UP) if FINISH in text else False
+    return (ended(text) or "").strip().startswith(GIVE_UP)

@@ -28,16 +28,20 @@ class InlineFormat(Format):
     name = "inline"
     stop: tuple[str, ...] = (END_OF_CALL,)
 
-    def __init__(self, instruction: str = "") -> None:
+    def __init__(self, instruction: str = "", template: str = "") -> None:
         """
         Args:
             instruction: stands before every question, such as TRICE's "Given a math problem, please answer it and
                 you can use a calculator for help."; none by default.
+            template: the whole prompt, with ``{question}`` where the question stands and ``{instruction}`` where the
+                instruction does, as models that were tuned on one expect it; by default the one above the other.
         """
         self.instruction = instruction
+        self.template = template or ("{instruction}\n{question}\n" if instruction else "{question}\n")
 
     def opening(self, task: Task, specs: Sequence[ToolSpec]) -> str:
-        return f"{self.instruction}\n{task.prompt}\n" if self.instruction else f"{task.prompt}\n"
+        before, _, after = self.template.replace("{instruction}", self.instruction).partition("{question}")
+        return f"{before}{task.prompt}{after}"
 
     def observed(self, turn: Turn) -> str:
         seen = turn.observations[0]

@@ -113,6 +113,7 @@ def test_a_small_run_goes_through_its_stages_and_is_not_done_twice(tmp_path, mon
             "agent": {"steps": 1, "batch_size": 1},
             "stage_files": str(tmp_path / "files"),
             "feedback": None,
+            "attempts": {"tasks": 1, "max_turns": 1, "max_tokens": 8, "search": {"width": 2, "queries": 2}},
         }
     )
     tree = {"tree": {"tree": {"children": [answered()]}}, "answer_generation": {"valid_data": True, "function": []}}
@@ -124,6 +125,10 @@ def test_a_small_run_goes_through_its_stages_and_is_not_done_twice(tmp_path, mon
     assert summary["start"]["hallucinated_constrained"]["value"] == 0
     assert summary["bm25"]["ndcg@5"]["value"] > 0.3
     assert summary["bm25"]["legacy_ndcg@5"]["value"] > summary["bm25"]["ndcg@5"]["value"]
+    tried = json.loads((tmp_path / "run/evaluation/attempts-agent-step-1-test/answers.json").read_text())
+    assert [one["answer"]["method"] for one in tried.values()] == ["DFS_woFilter_w2"] and "selected" in summary[
+        "attempts"
+    ]
     stages = tmp_path / "run" / "checkpoints"
     assert (stages / "memorisation" / "step-2").is_dir() and (stages / "retrieval" / "step-2").is_dir()
     assert (stages / "agent" / "step-1").is_dir() and 0 <= summary["memorised_f1"] <= 1
