@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from executors.errors import DataError
+from executors.settings import Strict
 from rewards.arguments import CALL_LEVELS, ExtraKeys, call_level
 from rewards.correctness import Match, correctness, read_number
 from rewards.execution import executed, wellformed
@@ -21,9 +22,7 @@ MAX_LEVELS = 50
 """Rewards that are counted one by one; recorded ones may be any numbers."""
 
 
-class _Ranking(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Ranking(Strict):
     def rank(self, group: Group) -> RankedGroup:
         """Judge every attempt that the infrastructure let finish; best first, ties kept in the order of the sources."""
         made = [episode for episode in group.episodes if _made(group.task, episode)]

@@ -135,8 +135,10 @@ def evaluate(
     run: Annotated[Path | None, typer.Argument(help="A run's folder, such as runs/trice-tiny.")] = None,
     checkpoint: Checkpoint = "best",
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
-    suite: Annotated[str | None, typer.Option(help="Score a file instead: ste, toolalpaca, bfcl or toolbench.")] = None,
-    predictions: Annotated[Path | None, typer.Option(help="Of ste and bfcl: a prediction file.")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Score a file instead: ste, toolalpaca, bfcl, toolbench, funcqa or retrieval.")
+    ] = None,
+    predictions: Annotated[Path | None, typer.Option(help="Of a suite: the file to score.")] = None,
     judged: Annotated[Path | None, typer.Option(help="Of toolalpaca: a file of its judge.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Of the suite, such as parser=fair.")] = None,
     out: Annotated[Path | None, typer.Option(help="Of the suite: a JSON file for tables and notes.")] = None,
@@ -246,7 +248,8 @@ def _train_one(
 
     own = trained_alone(config.recipe)
     resolved = config.model_dump(mode="json")
-    run = Run.start(folder, config_text=text, resolved=resolved, resume=resume)
+    may_differ = getattr(config, "MAY_DIFFER", ())
+    run = Run.start(folder, config_text=text, resolved=resolved, resume=resume, may_differ=may_differ)
     if benchmark is not None:
         run.require_data(digests(benchmark), allow_changed=allow_changed_data)
     progress, witness = Progress(), Witness()

@@ -6,7 +6,6 @@ puts them together. Here is what reads a file, lays ``key.path=value`` overrides
 
 import copy
 import difflib
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,26 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from executors.errors import ConfigError
-
-
-class Strict(BaseModel):
-    """A frozen model that takes no unknown key, and no yes or no for a number."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _numbers_are_numbers(cls, content: Any) -> Any:
-        if not isinstance(content, Mapping):
-            return content
-        for name, field in cls.model_fields.items():
-            taken = _members(field.annotation)
-            if isinstance(content.get(name), bool) and bool not in taken and {int, float} & set(taken):
-                raise ValueError(f"{name}: a number is wanted, got {content[name]}")
-        return content
+from executors.settings import Strict as Strict
+from executors.settings import members
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,23 +249,15 @@ def _follow(model: Any, location: Sequence[int | str]) -> tuple[list[str], list[
     shown: list[str] = []
     current: Any = model
     for part in location:
-        members = _members(current)
-        tagged = [member for member in members if _tag(member) == part]
-        if len(members) > 1 and tagged:
+        there = members(current)
+        tagged = [member for member in there if _tag(member) == part]
+        if len(there) > 1 and tagged:
             current = tagged[0]
             continue
         shown.append(str(part))
-        current = _child(members[0] if members else None, part)
-    fields = [field for member in _members(current) if _is_model(member) for field in member.model_fields]
+        current = _child(there[0] if there else None, part)
+    fields = [field for member in members(current) if _is_model(member) for field in member.model_fields]
     return shown, fields
-
-
-def _members(annotation: Any) -> list[Any]:
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _members(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [member for part in typing.get_args(annotation) for member in _members(part)]
-    return [annotation]
 
 
 def _is_model(annotation: Any) -> bool:

@@ -340,9 +340,15 @@ def shared_out(count: int, weights: Mapping[str, float]) -> dict[str, int]:
     return shares
 
 
-def judged_trials(trials: Sequence[Trial]) -> tuple[list[tuple[Task, Episode]], list[tuple[Task, Episode]]]:
+def judged_trials(
+    trials: Sequence[Trial], reviewed: Mapping[str, bool] | None = None
+) -> tuple[list[tuple[Task, Episode]], list[tuple[Task, Episode]]]:
     """The attempts that solved their trial or that the rule passes, and the finished ones that it rejects: what to
     imitate, and what to rank below. An attempt whose query means no known call is neither, unless reflection said so.
+
+    Args:
+        trials: that were made.
+        reviewed: by attempt, whether it passes, where it was judged afterwards.
     """
     kept, rejected = [], []
     for trial in trials:
@@ -350,11 +356,12 @@ def judged_trials(trials: Sequence[Trial]) -> tuple[list[tuple[Task, Episode]], 
             if not attempt.finished:
                 continue
             verdict = by_rule(trial.task, attempt)
+            later = (reviewed or {}).get(attempt.id)
             called = any(isinstance(call, ToolCall) for call in attempt.calls)
-            solved = called and bool(trial.solved) and attempt is trial.attempts[-1]
+            solved = called and (later or (bool(trial.solved) and attempt is trial.attempts[-1]))
             if solved or (verdict is not None and verdict.passed):
                 kept.append((trial.task, attempt))
-            elif verdict is not None or trial.solved is not None:
+            elif verdict is not None or trial.solved is not None or later is not None:
                 rejected.append((trial.task, attempt))
     return kept, rejected
 

@@ -1,6 +1,7 @@
 """What a run leaves behind: a folder that can be read, compared, served and resumed."""
 
 import contextlib
+import copy
 import json
 import math
 import os
@@ -8,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -31,8 +32,23 @@ class Run:
     path: Path
 
     @classmethod
-    def start(cls, path: Path, *, config_text: str, resolved: Mapping[str, Any], resume: bool) -> "Run":
+    def start(
+        cls,
+        path: Path,
+        *,
+        config_text: str,
+        resolved: Mapping[str, Any],
+        resume: bool,
+        may_differ: Sequence[str] = (),
+    ) -> "Run":
         """Make the folder, or open the one that is to be resumed.
+
+        Args:
+            path: of the folder.
+            config_text: the config as it was written.
+            resolved: and with its defaults.
+            resume: whether the run is there already.
+            may_differ: key paths, such as those of budgets, that may be others on resuming; they then hold from there.
 
         Raises:
             ConfigError: it exists and is not to be resumed; it does not exist and is; its config is another; or it is
@@ -43,13 +59,16 @@ class Run:
         if resume:
             if not run.resolved.is_file():
                 raise ConfigError(f"no run to resume at {path}; leave --resume out to start it")
-            before = yaml.safe_load(run.resolved.read_text())
-            if before != json.loads(json.dumps(resolved)):
-                keys = sorted(key for key in before.keys() | resolved.keys() if before.get(key) != resolved.get(key))
+            before, now = run.config(), json.loads(json.dumps(resolved))
+            fixed, asked = _without(before, may_differ), _without(now, may_differ)
+            if fixed != asked:
+                keys = sorted(key for key in fixed.keys() | asked.keys() if fixed.get(key) != asked.get(key))
                 raise ConfigError(
                     f"{path} was started with another config (they differ in {', '.join(keys)}); "
                     "resume with the same one, or start a run of another name"
                 )
+            if before != now:
+                run.resolved.write_text(yaml.safe_dump(now, sort_keys=False))
             note_driver(path)
             return run
         if run.resolved.exists():
@@ -167,6 +186,19 @@ def write_json(path: Path, content: Any) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
     os.replace(fresh, path)
+
+
+def _without(config: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """A config without some keys."""
+    left = copy.deepcopy(dict(config))
+    for path in paths:
+        *parents, last = path.split(".")
+        node: Any = left
+        for key in parents:
+            node = node.get(key) if isinstance(node, dict) else None
+        if isinstance(node, dict):
+            node.pop(last, None)
+    return left
 
 
 def _without_nan(value: Any) -> Any:

@@ -6,17 +6,19 @@ Heavy modules are imported by the verb that needs them, so that ``--help`` answe
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from executors.errors import ConfigError, DataError
+from executors.errors import ApprenticeError, ConfigError, DataError
 
 app = typer.Typer()
 
 COMPLETE = "_APPRENTICE_COMPLETE"
 """The variable by which a shell asks for completions."""
 
+Engine = Literal["here", "llm"]
+Tracking = Literal["trackio", "wandb"]
 RunPath = Annotated[Path, typer.Argument(help="A run's folder, such as runs/trice-tiny.", show_default=False)]
 Checkpoint = Annotated[str, typer.Option(help="Which of the run's checkpoints: best, or step-N.")]
 
@@ -30,6 +32,9 @@ def serve(
     adapter: Annotated[list[str] | None, typer.Option(help="A further LoRA adapter, as NAME=FOLDER.")] = None,
     keep: Annotated[int, typer.Option(min=1, help="Further models kept in memory when requests name them.")] = 1,
     execute: Annotated[bool, typer.Option("--execute", help="Run the tools here for clients who ask for it.")] = False,
+    engine: Annotated[Engine, typer.Option(help="What holds the weights: here, or ray.serve.llm on GPUs.")] = "here",
+    engine_option: Annotated[list[str] | None, typer.Option(help="Of vLLM's engine, as NAME=VALUE.")] = None,
+    replicas: Annotated[int, typer.Option(min=1, help="Engines of ray.serve.llm that share the requests.")] = 1,
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
@@ -38,7 +43,16 @@ def serve(
 
     serve_runs(
         runs,
-        Wanted(checkpoint, follow=follow, keep=keep, execute=execute, adapters=tuple(adapter or ())),
+        Wanted(
+            checkpoint,
+            follow=follow,
+            keep=keep,
+            execute=execute,
+            adapters=tuple(adapter or ()),
+            llm=engine == "llm",
+            options=tuple(engine_option or ()),
+            replicas=replicas,
+        ),
         split=split,
         host=host,
         port=port,
@@ -87,33 +101,89 @@ def verify(
 
 @app.command()
 def export(
-    source: Annotated[Path, typer.Argument(help="A run's folder, or a log of groups in one.", show_default=False)],
-    format: Annotated[str, typer.Argument(help="sft, prompt_completion, preference, ranked, rrhf, verl, skyrl, atif.")],
-    out: Annotated[Path, typer.Argument(help="FILE.jsonl or FILE.parquet; of atif, a folder.", show_default=False)],
+    source: Annotated[
+        Path, typer.Argument(help="A run's folder, a log of groups in one, or ToolBench's trees.", show_default=False)
+    ],
+    format: Annotated[
+        str,
+        typer.Argument(
+            help="model or adapter; or sft, prompt_completion, preference, ranked, rrhf, verl, skyrl, atif, answers, "
+            "agent, sharegpt."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(help="FILE.jsonl, .parquet, or .json; of model, adapter, atif a folder.", show_default=False),
+    ],
+    checkpoint: Annotated[str, typer.Option(help="Of model and adapter: best, newest, or step-N.")] = "best",
     pairs: Annotated[str, typer.Option(help="Of preference: extremes, or all.")] = "extremes",
     margin: Annotated[float, typer.Option(help="Of preference: pairs of rewards no further apart are left out.")] = 0.0,
     text: Annotated[bool, typer.Option("--text", help="The run's own text instead of messages.")] = False,
     env_class: Annotated[str, typer.Option(help="Of skyrl: the environment.")] = "apprentice",
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Of agent and sharegpt: every way without a failed call or an excuse.")
+    ] = False,
 ) -> None:
-    """Write a run's ranked groups in another project's format; docs/data.md says what each keeps."""
-    from rl.data.exports import ExportOptions
+    """Write a run's policy as a plain model or adapter, or its ranked groups, or trees, in another project's format.
+
+    docs/data.md says what each format keeps.
+    """
+    if format in ("model", "adapter"):
+        from rl.recipes.exported_model import export_model
+
+        written = export_model(source, format, out, checkpoint)
+        print(f"{written.id} of {source} in {out}")
+        return
+    from rl.data.exports import SEARCHED, ExportOptions, export_searches
     from rl.data.exports import export as write
+    from rl.data.searches import are_trees, read_trees
+    from rl.data.ways import CLEAN, Kept
     from rl.recipes.logged import Logged
 
-    logged = Logged(source)
-    options = ExportOptions(pairs=pairs, margin=margin, text=text, env_class=env_class)
-    exported = write(logged.groups(), logged.setting, format, out, options)
-    for damage in logged.damage:
-        print(damage, file=sys.stderr)
+    kept = CLEAN if clean else Kept()
+    if format in SEARCHED and are_trees(source):
+        exported = export_searches(read_trees(source), format, out, kept)
+    else:
+        logged = Logged(source)
+        options = ExportOptions(pairs=pairs, margin=margin, text=text, env_class=env_class, kept=kept)
+        exported = write(logged.groups(), logged.setting, format, out, options)
+        for damage in logged.damage:
+            print(damage, file=sys.stderr)
     print(f"{exported.rows} rows of {exported.groups} groups in {out}")
     for reason, count in exported.left_out.items():
         print(f"{count} groups left out: {reason}")
 
 
+@app.command()
+def track(
+    run: RunPath,
+    to: Annotated[Tracking, typer.Option(help="Which tracker.")] = "trackio",
+    project: Annotated[str, typer.Option(help="That the run is put into.")] = "apprentice",
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends.")] = False,
+    every: Annotated[int, typer.Option(min=1, help="Of so many ranked groups one is sent.")] = 20,
+) -> None:
+    """Send a run's curves and sampled episodes to a tracker, live or afterwards; the same command goes on."""
+    from rl.recipes.logged import Logged
+    from rl.run import Run
+    from rl.tracking import Tracker
+    from rl.tracking import follow as send_on
+
+    opened = Run.open(run)
+    try:
+        logged = Logged(run)
+    except ApprenticeError:  # of another recipe, or not so far yet: its curves alone
+        logged = None
+    tracker = Tracker(to, project, opened, logged.setting if logged else None, every)
+    groups = logged.groups if logged else None
+    sent = send_on(tracker, groups) if follow else tracker.send(groups)
+    tracker.finish()
+    print(f"{run}: {sent.lines} lines of metrics and every {every}th of {sent.groups} groups are in {to}")
+
+
 @app.command(name="import")
 def import_file(
-    format: Annotated[str, typer.Argument(help="rrhf, trice or toolalpaca.")],
-    source: Annotated[Path, typer.Argument(help="The file to read.", show_default=False)],
+    format: Annotated[str, typer.Argument(help="rrhf, trice, toolalpaca or toolbench.")],
+    source: Annotated[Path, typer.Argument(help="The file to read; of toolbench, a folder too.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="FILE.jsonl or FILE.parquet.", show_default=False)],
     skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave them out, and name them.")] = False,
 ) -> None:

@@ -11,6 +11,7 @@ from rewards.selectivity import LIVE
 from rl.config import parts
 from rl.learner.schedule import OptimiserConfig
 from rl.recipes.parts import RecipeConfig, SourceConfig
+from rl.recipes.searching import SearchConfig
 from rl.recipes.toolgen_config import ToolGenConfig
 
 RECORDED = ("ranked", "ste_pool", "gsm8k", "gsm8k_pool")
@@ -28,6 +29,8 @@ def idle_knobs(config: BaseModel) -> list[str]:
     for path, part in parts(config):
         if isinstance(part, OptimiserConfig):
             found += _optimiser(path, part)
+        if isinstance(part, SearchConfig):
+            found += _search(path, part)
     if isinstance(config, RecipeConfig):
         for index, source in enumerate(config.sources):
             found += _source(f"sources.{index} ({source.name})", source, config)
@@ -35,6 +38,14 @@ def idle_knobs(config: BaseModel) -> list[str]:
             found.append("rollouts.tool_timeout: the tasks have no tool that runs")
     if isinstance(config, ToolGenConfig) and config.agent.steps and config.stage_files is None:
         found.append("agent.steps: its attempts are read from stage_files, and there are none; set it, or steps to 0")
+    if (
+        isinstance(config, ToolGenConfig)
+        and config.attempts.provider != "retriever"
+        and _set(config.attempts, "retrieved")
+    ):
+        found.append(
+            f"attempts.retrieved: provider {config.attempts.provider} retrieves nothing; take provider retriever"
+        )
     return found
 
 
@@ -59,6 +70,13 @@ def _optimiser(path: str, optimiser: OptimiserConfig) -> Iterator[str]:
         yield f"{path}.muon_lr: kind adamw has no use for it; lr is its learning rate"
     if optimiser.schedule == "constant" and _set(optimiser, "floor"):
         yield f"{path}.floor: a constant schedule never falls to it"
+
+
+def _search(path: str, search: SearchConfig) -> Iterator[str]:
+    if search.method == "chain" and _set(search, "back"):
+        yield f"{path}.back: a chain begins anew; only method dfs goes back by so many replies"
+    if search.width == 1:
+        yield f"{path}.width: with 1 there is no other way to try; raise it, or leave search out"
 
 
 def _source(where: str, source: SourceConfig, config: RecipeConfig) -> Iterator[str]:

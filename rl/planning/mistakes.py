@@ -21,7 +21,7 @@ def mistakes(config: BaseModel) -> list[str]:
     """Every such mistake, one a line: the key path, what was there, what to try."""
     found = [*_absent(config), *idle_knobs(config)]
     if isinstance(config, RecipeConfig):
-        found += [*_unplayed(config), *_unplaced(config), *_tools(config)]
+        found += [*_unplayed(config), *_unplaced(config), *_tools(config), *_searched(config)]
     if isinstance(config, SteConfig):
         found += _tools_of_ste(config)
     return found
@@ -87,6 +87,16 @@ def _unplayed(config: RecipeConfig) -> Iterator[str]:
                 f"sources.{number}.policy: {source.name!r} plays {source.policy!r}, and there are "
                 f"{', '.join(known)}; {hint}"
             )
+
+
+def _searched(config: RecipeConfig) -> Iterator[str]:
+    """Searches whose attempts the objective cannot learn from."""
+    search = config.rollouts.search
+    if search is not None and search.method == "dfs" and config.improvement.objective.kind == "grpo":
+        yield (
+            "rollouts.search: method dfs has replies written behind what it says of earlier tries, which is no part of "
+            "the attempt: grpo would weigh them by other probabilities; take an objective that ranks, or method chain"
+        )
 
 
 def _unplaced(config: RecipeConfig) -> Iterator[str]:

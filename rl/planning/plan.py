@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psutil
 
 from rl.planning.knobs import dead_knobs
+from rl.planning.requests import endpoints, stage_one
 from rl.planning.size import Size, size_of
 from rl.recipes.parts import RecipeConfig
 from rl.serving.sources import EndpointConfig, LocalConfig, VllmConfig, VllmEngineConfig
@@ -101,7 +102,7 @@ def plan(config: RecipeConfig) -> Iterator[str]:
         )
         yield from _placement(config, size)
     yield from _stages(config)
-    yield from _money(config)
+    yield from endpoints(config)
     if size is not None:
         checkpoint = (size.trained if config.model.adapter else size.parameters) * _FLOAT + size.trained * 2 * _FLOAT
         kept = config.learner.keep + 4
@@ -140,32 +141,23 @@ def _stages(config: RecipeConfig) -> Iterator[str]:
     cloning, improvement = config.cloning, config.improvement
     candidates = sum(source.count for source in config.sources)
     length = config.model.max_length
+    yield from stage_one(config)
     yield f"clone      {cloning.steps:,} steps of {cloning.batch_size}: {cloning.steps * cloning.batch_size:,} examples"
     episodes = improvement.rounds * improvement.tasks_per_round * candidates
-    written = sum(source.count * source.max_tokens for source in config.sources) * config.rollouts.max_turns
+    written = sum(source.count * source.max_tokens for source in config.sources) * config.rollouts.replies
     yield (
         f"improve    {improvement.rounds} rounds of {improvement.tasks_per_round} tasks by {candidates} attempts: "
         f"{episodes:,} episodes, {improvement.steps:,} steps; at most "
         f"{_count(improvement.rounds * improvement.tasks_per_round * written)} tokens written and "
         f"{_count(episodes * length)} learned from"
     )
+    if (searching := config.rollouts.searching) is not None:
+        yield (
+            f"search     {searching.name}: ways of {searching.depth} calls, until {searching.answers} answers or "
+            f"{config.rollouts.replies} replies"
+        )
     judged = improvement.rounds // improvement.validate_every + 1
     yield f"validate   {judged} checkpoints; the best of them is kept, and measured on the test tasks"
-
-
-def _money(config: RecipeConfig) -> Iterator[str]:
-    for name, policy in config.policies.items():
-        if not isinstance(policy, EndpointConfig | VllmConfig):
-            continue
-        sources = [source for source in config.sources if source.policy == name]
-        improvement, length = config.improvement, config.model.max_length
-        tasks = improvement.rounds * improvement.tasks_per_round
-        requests = tasks * sum(source.count for source in sources) * config.rollouts.max_turns
-        written = tasks * config.rollouts.max_turns * sum(source.count * source.max_tokens for source in sources)
-        cost = (requests * length * policy.prompt_price + written * policy.completion_price) / 1e6
-        bound = f", and never more than ${policy.max_usd:g}" if policy.max_usd else ""
-        priced = f"at most ${cost:,.2f}{bound}" if cost else "no price is given"
-        yield f"endpoint   {name}: at most {requests:,} requests to {policy.base_url}; {priced}"
 
 
 def _count(number: float) -> str:

@@ -1,17 +1,13 @@
 """What ``apprentice explore`` does: STE's stages as far as they are wanted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from executors.errors import ConfigError
 from rl.config import override, read_yaml, validate
 from rl.recipes.ste import Wanted, explore
 from rl.recipes.ste_config import SteConfig
 from rl.run import Run
-
-BUDGETS = ("max_calls", "max_tokens", "max_usd")
-"""Keys of ``exploration`` that may differ when a run is resumed."""
 
 
 def read_config(path: Path, assignments: Sequence[str]) -> tuple[SteConfig, str]:
@@ -41,16 +37,8 @@ def start(
         resume: whether the run is there already.
     """
     resolved = config.model_dump(mode="json")
-    if resume:  # a budget may be raised: what was explored before stays what it was
-        resolved["exploration"] |= {name: _before(folder).get(name, resolved["exploration"][name]) for name in BUDGETS}
-    run = Run.start(folder, config_text=text, resolved=resolved, resume=resume)
+    run = Run.start(folder, config_text=text, resolved=resolved, resume=resume, may_differ=config.MAY_DIFFER)
     parts = config.ablations or ["execution", "short_term", "long_term", "reflection"]
     wanted = Wanted(learn=learn, ablations=parts if ablations else (), rounds=rounds)
     explore(config, run, wanted, print)
     print(f"in {folder}: explored.jsonl (trials), examples.jsonl, rejected.jsonl, evaluation/report.md")
-
-
-def _before(folder: Path) -> Mapping[str, Any]:
-    """What a run's config said of exploring; nothing where there is no run."""
-    run = Run(folder)
-    return run.config().get("exploration", {}) if run.resolved.is_file() else {}

@@ -27,8 +27,11 @@ from rl.improvement import Improvement
 from rl.learner.footprint import Footprint, Packing, Precision, Strategy
 from rl.models.choice import ModelConfig, TinyModel
 from rl.recipes.cloning import Cloning, OwnAnswers
+from rl.recipes.learnable import unlearnable
+from rl.recipes.searching import SearchConfig
 from rl.serving.sources import PolicyConfig
 from rollouts.policy import Source
+from rollouts.search import Searching
 from rollouts.types import Force, Sampling
 
 TasksConfig = Annotated[
@@ -114,13 +117,26 @@ class Rollouts(Strict):
     cut: Cut | None = None
     """What becomes of stragglers; all are waited for by default."""
     max_turns: int = Field(default=3, gt=0)
-    """Calls of one episode at most."""
+    """Calls of one episode at most; of a search, of one way."""
+    search: SearchConfig | None = None
+    """Whether policies that sample search for an answer, in training and in evaluation; by default each attempt is one
+    way. Recorded and gold attempts are what they are."""
     tool_timeout: float = Field(default=10.0, gt=0)
     """Seconds that a call may take."""
     timeout: float = Field(default=900.0, gt=0)
     """Seconds that a worker may take for its share of a round before it is taken for dead."""
     journal: bool = True
     """Whether workers write down what calls gave, so that none is made again after a crash."""
+
+    @property
+    def searching(self) -> Searching | None:
+        """How far an attempt searches."""
+        return None if self.search is None else self.search.build(self.max_turns)
+
+    @property
+    def replies(self) -> int:
+        """Replies of one attempt at most."""
+        return self.max_turns if self.search is None else self.search.replies(self.max_turns)
 
 
 class ExecutorPoolConfig(Strict):
@@ -343,26 +359,12 @@ class RecipeConfig(Strict):
 
     def _unlearnable(self) -> Iterator[str]:
         """What the stages ask and the strategy cannot do."""
-        strategy = self.learner.strategy
-        adapter = self.model.adapter
-        if adapter is not None and adapter.kind == "qlora":
-            if not self.learner.gpu:
-                yield "model.adapter: kind qlora needs a GPU; set learner.gpu: true, or take kind lora"
-            if strategy in ("zero3", "fsdp2"):
-                yield f"model.adapter: weights of 4 bits cannot be shared out by {strategy}; take ddp or zero2"
-        if strategy == "ddp":
-            return
+        found: list[str] = []
         for name, stage in (("cloning", self.cloning), ("improvement", self.improvement)):
-            if stage.optimiser.kind != "adamw":
-                yield (
-                    f"{name}.optimiser: {stage.optimiser.kind} needs whole matrices, and learner.strategy {strategy} "
-                    "gives each rank a share of them; take kind adamw, or learner.strategy ddp"
-                )
-            if stage.objective.needs_reference:
-                yield (
-                    f"{name}.objective: it compares with the weights of the stage's beginning, which learner.strategy "
-                    f"{strategy} does not keep; leave kl_weight and reference terms out, or take learner.strategy ddp"
-                )
+            found += unlearnable(
+                self.learner.strategy, self.learner.gpu, self.model, name, stage.optimiser, stage.objective
+            )
+        yield from dict.fromkeys(found)
 
     def _unrecorded(self) -> Iterator[str]:
         """Attempts without a recorded reward."""

@@ -18,8 +18,8 @@ _ALONE = {
     "toolgen": ("rl.recipes.toolgen_config", "ToolGenConfig"),
     "toolalpaca": ("rl.recipes.toolalpaca_config", "ToolAlpacaConfig"),
 }
-"""Recipes that are trained in one process: the ``train`` of the module of their name takes the config, the run and the
-progress."""
+"""Recipes whose ``train``, of the module of their name, takes the config, the run and the progress and does all of it:
+in this process, or on ranks of a cluster that it starts itself."""
 
 
 def any_config_class(recipe: object, origin: str) -> type[BaseModel]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 from rich.console import Console
 
 from executors.catalog import Catalog
@@ -16,9 +17,11 @@ from rl.models.load import load_tokenizer
 from rl.models.tool_head import token_of
 from rl.recipes.executors import ExecutorBuilder
 from rl.recipes.parts import TriceConfig
+from rl.recipes.toolgen_attempts import ToolGenOpener, catalog_of, read_tokens
+from rl.recipes.toolgen_config import ToolGenConfig
 from rl.recipes.toolkengpt_config import ToolkenGptConfig
 from rl.run import Run
-from rl.serving.app import Served, serve_run
+from rl.serving.app import LlmOptions, Served, serve_run
 from rl.serving.chat import REPLY
 from rl.serving.policies import LocalPolicy
 from rl.serving.published import Published
@@ -49,6 +52,30 @@ class Wanted:
     """Whether clients may have the tools run here."""
     adapters: tuple[str, ...] = ()
     """Further LoRA adapters, each as ``NAME=FOLDER``."""
+    llm: bool = False
+    """Whether ``ray.serve.llm`` holds the weights."""
+    options: tuple[str, ...] = ()
+    """Of its engine, each as ``NAME=VALUE``."""
+    replicas: int = 1
+    """Of it."""
+
+    def engine(self) -> LlmOptions | None:
+        """How ``ray.serve.llm`` is to run the models; None where it is not.
+
+        Raises:
+            ConfigError: an option is written wrongly, or nothing reads it.
+        """
+        if not self.llm:
+            if self.options or self.replicas > 1:
+                raise ConfigError(
+                    "--engine-option and --replicas are read with --engine llm alone; add it, or leave them out"
+                )
+            return None
+        pairs = [text.partition("=") for text in self.options]
+        wrong = next(("".join(pair) for pair in pairs if not all(pair)), None)
+        if wrong is not None:
+            raise ConfigError(f"--engine-option {wrong!r} has to read NAME=VALUE, such as max_model_len=4096")
+        return LlmOptions(replicas=self.replicas, engine={name: yaml.safe_load(value) for name, _, value in pairs})
 
     def folders(self) -> dict[str, Path]:
         """The adapters' folders by name. Raises ConfigError where one is not so written."""
@@ -102,6 +129,7 @@ def _served(name: str, path: Path, wanted: Wanted) -> Served:
         adapters=wanted.folders(),
         keep=wanted.keep,
         follow=_LOOK_EVERY if wanted.follow else None,
+        llm=wanted.engine(),
     )
 
 
@@ -133,6 +161,8 @@ def open_run(path: Path) -> Opened:
     recipe = run.config().get("recipe")
     if recipe == "toolkengpt":
         return _toolken(run)
+    if recipe == "toolgen":
+        return _toolgen(run)
     if recipe != "trice":
         raise ConfigError(f"{path} is a run of {recipe}, and {_REFUSED.get(str(recipe), _OTHER)}")
     config = validate(run.config(), TriceConfig, str(run.resolved))
@@ -147,8 +177,6 @@ def open_run(path: Path) -> Opened:
 
 
 _REFUSED = {
-    "toolgen": "names tools by tokens behind documentation that no client sends; its figures are in "
-    "evaluation/summary.json, and rl.serving.atomic.AtomicPolicy attempts tasks with its checkpoint in Python",
     "toolalpaca": "talks to simulated APIs, each described in the request; its figures are in "
     "evaluation/summary.json, and 'apprentice train' with --resume and another improvement goes on from it",
 }
@@ -197,4 +225,21 @@ def _toolken(run: Run) -> Opened:
         builder=ExecutorBuilder(data.catalog, _TOOL_TIMEOUT),
         max_turns=config.max_calls,
         opener=ToolkenOpener(config.name, format, tuple(data.catalog.specs()), demonstration, bias),
+    )
+
+
+def _toolgen(run: Run) -> Opened:
+    """A ToolGen run's policy, whose replies are whole calls; with an adapter, the model that it is worked into."""
+    config = validate(run.config(), ToolGenConfig, str(run.resolved))
+    data, tokens = config.data.load(), read_tokens(run, config)
+    catalog = catalog_of(data)
+    opener = ToolGenOpener(config.name, tokens, tuple(catalog.specs()), config.attempts)
+    return Opened(
+        checkpoints=(run.path / "checkpoints").resolve(),
+        choice=None if config.model.adapter is None else "merged",
+        format=opener.format,
+        catalog=catalog,
+        builder=ExecutorBuilder(catalog, _TOOL_TIMEOUT),
+        max_turns=config.attempts.max_turns,
+        opener=opener,
     )

@@ -361,4 +361,5 @@ class Session:
                 for name, policy in self.config.policies.items()
                 if isinstance(policy, EndpointConfig | VllmConfig)
             },
+            searching=self.config.rollouts.searching,
         )

@@ -21,9 +21,10 @@ from rl.evaluation.intervals import difference, figures
 from rl.exploration import Ablations
 from rl.progress import Progress
 from rl.recipes.publication import Publication
-from rl.recipes.ste_config import IMAGINED, LIVE, Part, SteConfig
+from rl.recipes.ste_config import IMAGINED, LIVE, Learning, Part, SteConfig
+from rl.recipes.ste_exploring import Found
 from rl.recipes.ste_report import Columns, report
-from rl.recipes.ste_stages import Found, Ste, by_tool, ratios
+from rl.recipes.ste_stages import Ste, by_tool, ratios
 from rl.run import Run, write_json
 from rollouts.types import Group, Task
 
@@ -39,7 +40,7 @@ class Wanted:
     """Which stages beyond exploring."""
 
     learn: bool = False
-    """Learn what was found, and measure it against more of the demonstrations alone."""
+    """Learn what was found, and measure it against what documentation or demonstrations alone give."""
     ablations: Sequence[Part] = ()
     """Explore and learn again without each of these."""
     rounds: bool = False
@@ -77,10 +78,7 @@ def explore(config: SteConfig, run: Run, wanted: Wanted, say: Say) -> dict[str, 
     _write(run, found)
     summary: dict[str, Any] = {"seed": config.seed, "explored": counts(found)}
     say(_told(found))
-    if ste.given_up:
-        told = f"{len(ste.given_up)} sittings ended early; {ste.given_up[0]}; --resume holds them"
-        if ste.unreached and not wanted.nothing:
-            raise UnreachedError(told)
+    if told := _early(ste, learning=not wanted.nothing):
         say(told)
     if base is not None and not wanted.nothing:
         study = _Study(ste, base, found, ste.tests(), say)
@@ -105,32 +103,34 @@ class _Study:
         self.tests = tests
         self.say = say
         self.states: dict[str, Sequence[Group]] = {}
+        self.files: dict[str, str] = {}
+        """By state, what its attempts are kept as."""
         self.learned: dict[str, Path] = {}
         """What may be published, by name."""
 
     def learn(self, wanted: Wanted) -> None:
         """Every arm, and every ablation."""
         ste, found, base = self.ste, self.found, self.base
-        self._measure("base", base)
+        self._measure("base", base, "base")
         arms = ste.config.exploitation.arms if wanted.learn else []
         if "icl" in arms:
-            attempts = ste.evaluate(base, self.tests, "icl", ste.demonstrated(found))
-            self._keep("icl", attempts)
-        if "ft" in arms:
-            self.learned["ft"] = ste.fine_tuned(base, found)
-            self._measure("ft", self.learned["ft"])
-        if "ranked" in arms:
-            self.learned["ranked"] = ste.ranked(base, found)
-            self._measure("ranked", self.learned["ranked"])
-        if "tokens" in arms:
-            self.learned["tokens"] = ste.tokens(base, found)
-            self._measure("tokens", self.learned["tokens"])
+            edition = ste.edition("icl", found)
+            self._keep("icl", ste.evaluate(base, self.tests, edition, ste.demonstrated(found)), edition)
+        for name, fit in (("ft", ste.fine_tuned), ("ranked", ste.ranked), ("tokens", ste.tokens)):
+            if name in arms:
+                edition = ste.edition(name, found)
+                self.learned[edition] = fit(base, found, edition)
+                self._measure(name, self.learned[edition], edition)
         if "control" in arms and ste.demonstrations:
-            self._measure("control", ste.control(base))
+            self._measure("control", ste.control(base), "control")
+        if "documented" in arms:
+            self._imitate("documented", ste.read(), ste.config.exploitation.documented)
         for part in wanted.ablations:
             setting = ste.config.exploration.model_copy(update={"without": Ablations(**{part: False})})
             less = ste.explore(base, setting, f"explored-no-{part}")
-            self._measure(f"no-{part}", ste.fine_tuned(base, less, f"ft-no-{part}"))
+            if told := _early(ste, learning=True):
+                self.say(told)
+            self._imitate(f"no-{part}", less)
 
     def rounds(self) -> dict[str, Any]:
         """By rehearsal, the matrix of rounds and batches; the first batch is what was known before, if anything was."""
@@ -139,18 +139,19 @@ class _Study:
         before = [self.base] if ste.known else []
         held_out = ste.tests("validation")
         for name, ratio in (("rehearsal", ste.config.exploitation.rehearsal), ("no-rehearsal", 0.0)):
-            policies = [*before, *ste.rounds(self.base, self.found, ratio, name)]
-            attempts = [ste.evaluate(path, self.tests, f"{name}-{number}") for number, path in enumerate(policies)]
+            edition = ste.edition(name, self.found)
+            policies = [*before, *ste.rounds(self.base, self.found, ratio, edition)]
+            attempts = [ste.evaluate(path, self.tests, f"{edition}-{number}") for number, path in enumerate(policies)]
             matrix = [
                 [figures(ratios(groups, batch))["correct"].as_json() for batch in batches[: number + 1]]
                 for number, groups in enumerate(attempts)
             ]
-            gate = self._gate(Path("rounds") / name)
+            gate = self._gate(Path("rounds") / edition)
             published = []
             for number, path in enumerate(policies):
                 there = [tool for batch in batches[: number + 1] for tool in batch]
-                score = by_tool(ste.evaluate(path, held_out, f"{name}-{number}-validation"), there)
-                missed = gate.offer(f"{name}-{number}", path, score)
+                score = by_tool(ste.evaluate(path, held_out, f"{edition}-{number}-validation"), there)
+                missed = gate.offer(f"{edition}-{number}", path, score)
                 published.append({"round": number, "published": not missed, "lost": sorted(missed)})
             values = [[cell["value"] for cell in row] for row in matrix]
             told[name] = {"matrix": matrix, **forgetting(values), "gate": published}
@@ -187,7 +188,7 @@ class _Study:
         told: dict[str, Any] = {"by_tool": {}}
         for name, groups in self.states.items():
             parts = {"": ste.catalog.names, "/new": ste.unknown, "/known": ste.known}
-            told[name] = {"n": len(groups)} | {
+            told[name] = {"n": len(groups), "attempts": f"{self.files[name]}.jsonl"} | {
                 f"{key}{part}": figure.as_json()
                 for part, tools in parts.items()
                 if tools
@@ -203,17 +204,37 @@ class _Study:
     def _gate(self, folder: Path) -> Publication:
         return Publication(self.ste.run.path / folder, self.ste.config.exploitation.tolerance)
 
-    def _measure(self, name: str, path: Path) -> None:
-        if name not in self.states:
-            self._keep(name, self.ste.evaluate(path, self.tests, name))
+    def _imitate(self, name: str, found: Found, learning: Learning | None = None) -> None:
+        """Imitate what was found in another way, to compare."""
+        edition = self.ste.edition(name, found)
+        self._measure(name, self.ste.fine_tuned(self.base, found, edition, learning), edition)
 
-    def _keep(self, name: str, groups: Sequence[Group]) -> None:
+    def _measure(self, name: str, path: Path, file: str) -> None:
+        if name not in self.states:
+            self._keep(name, self.ste.evaluate(path, self.tests, file), file)
+
+    def _keep(self, name: str, groups: Sequence[Group], file: str) -> None:
         self.states[name] = groups
+        self.files[name] = file
         parts = [(what, tools) for what, tools in (("new", self.ste.unknown), ("known", self.ste.known)) if tools]
         words = [
             f"{what} tools: correct {figures(ratios(groups, tools))['correct'].value:.3f}" for what, tools in parts
         ]
         self.say(f"{name:<15} {'   '.join(words)}")
+
+
+def _early(ste: Ste, *, learning: bool) -> str:
+    """What ended early of the last exploring, in words; empty where nothing did.
+
+    Raises:
+        UnreachedError: a model could not be reached, and what was found is to be learned from.
+    """
+    if not ste.given_up:
+        return ""
+    told = f"{len(ste.given_up)} sittings ended early; {ste.given_up[0]}; --resume holds them"
+    if ste.unreached and learning:
+        raise UnreachedError(told)
+    return told
 
 
 def counts(found: Found) -> dict[str, Any]:
@@ -222,8 +243,8 @@ def counts(found: Found) -> dict[str, Any]:
     return {
         "trials": len(found.trials),
         "calls": sum(trial.calls for trial in found.trials),
-        "tokens": sum(trial.tokens for trial in found.trials),
-        "usd": round(sum(trial.cost for trial in found.trials), 6),
+        "tokens": sum(one.tokens for one in (*found.trials, *found.reviews)),
+        "usd": round(sum(one.cost for one in (*found.trials, *found.reviews)), 6),
         "solved_by_the_policy": len(own),
         "solved": len(found.solved),
         "rejected": len(found.rejected),

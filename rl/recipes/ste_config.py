@@ -1,6 +1,6 @@
 """How a config says that STE is run; ``rl.recipes.ste`` does it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,9 +20,9 @@ from rollouts.types import Force
 LIVE, IMAGINED = "live", "imagined"
 Part = Literal["execution", "short_term", "long_term", "reflection"]
 """What exploring can do without."""
-Arm = Literal["icl", "ft", "ranked", "tokens", "control"]
+Arm = Literal["icl", "ft", "ranked", "tokens", "control", "documented"]
 """What becomes of what was found: shown in the prompt; imitated; ranked; imitated by the new tools' tokens alone, of a
-frozen model; and, to compare, more of the demonstrations alone."""
+frozen model; and, to compare, more of the demonstrations alone, or what the new tools' documentation alone gives."""
 
 
 class Learning(Strict):
@@ -114,6 +114,9 @@ class Exploitation(Strict):
     modes: bool = False
     """Whether prompts say if tools are asked for, as STE's system messages do."""
     learning: Learning = Learning()
+    documented: Learning | None = None
+    """Of the arm that learns from documentation alone; as ``learning`` by default. More steps make up for what
+    exploring took."""
     rounds: Learning | None = None
     """Of one round of continual learning; as ``learning`` by default."""
     ranking: Objective = Rrhf()
@@ -128,6 +131,15 @@ class Exploitation(Strict):
 class SteConfig(Strict):
     """A run of STE."""
 
+    MAY_DIFFER: ClassVar = (
+        "exploration.max_calls",
+        "exploration.max_tokens",
+        "exploration.max_usd",
+        "exploitation.arms",
+        "exploitation.documented",
+        "ablations",
+    )
+    """What may be raised or added when a run is resumed: nothing that was made before depends on it."""
     recipe: Literal["ste"] = "ste"
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     seed: int = Field(default=0, ge=0)
@@ -176,6 +188,12 @@ class SteConfig(Strict):
                 )
         if isinstance(self.imaginer, ModelImagination) and self.judge is None and self.exploration.without.reflection:
             raise ValueError("what a model imagines has no known call, so that only a model can judge: name a judge")
+        nobody = isinstance(self.imaginer, ModelImagination) and {one.policy for one in self.actors} <= {LIVE, IMAGINED}
+        if nobody and "documented" in self.exploitation.arms:
+            raise ValueError(
+                "exploitation.arms: documented takes the call that a query means, which a model that imagines does not "
+                "say; name one of policies among the actors, or leave the arm out"
+            )
         return self
 
     def _policies(self) -> str:

@@ -24,6 +24,7 @@ _MEANT = {
     "ranked": "ranked",
     "tokens": "the tools' tokens alone",
     "control": "as much of the demonstrations alone",
+    "documented": "from documentation alone",
 }
 
 
@@ -71,8 +72,12 @@ def pool(folders: Sequence[Path], path: Path) -> str:
         if not told.is_file():
             raise DataError(f"{folder} has no evaluation/summary.json: its run is not finished; go on with --resume")
         summary = json.loads(told.read_text())
-        names = [name for name, state in summary.items() if isinstance(state, Mapping) and "n" in state]
-        runs.append({name: list(Log(folder / "evaluation" / f"{name}.jsonl", Group).read()) for name in names})
+        files = {
+            name: state.get("attempts", f"{name}.jsonl")
+            for name, state in summary.items()
+            if isinstance(state, Mapping) and "n" in state
+        }
+        runs.append({name: list(Log(folder / "evaluation" / file, Group).read()) for name, file in files.items()})
         summaries.append(summary)
         known = (Run.open(folder).config()["known"] or {"tools": []})["tools"]
         columns = {"new": [tool for tool in summary["by_tool"]["base"] if tool not in known], "known": known}

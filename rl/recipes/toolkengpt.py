@@ -216,7 +216,7 @@ def _policy(config: ToolkenGptConfig, base: _Base, head: ToolHead, bias: float) 
 
 def _play(
     config: ToolkenGptConfig,
-    base: _Base,
+    data: MarkedData,
     policy: Policy,
     format: ToolkenFormat,
     tasks: Sequence[Task],
@@ -226,7 +226,7 @@ def _play(
     worker = RolloutWorker(
         WorkerConfig(
             policies={LIVE: lambda: policy},
-            executor=lambda: Executor(base.data.catalog),
+            executor=lambda: Executor(data.catalog),
             format=format,
             max_turns=1 if isinstance(config.data, Kamel) else config.max_calls + 1,
             seed=config.seed,
@@ -252,14 +252,36 @@ def _measure(
         groups = list(log.read())
         if len(groups) != len(tasks):
             log.path.unlink(missing_ok=True)
-            groups = _play(config, base, policy, format, tasks, f"{state}/{name}", source)
+            groups = _play(config, base.data, policy, format, tasks, f"{state}/{name}", source)
             log.append(groups)
-        ratios = attempt_ratios(groups)
-        if isinstance(config.data, Kamel):
-            ratios |= relation_ratios(groups)
-        elif isinstance(config.data, VirtualHome):
-            ratios |= plan_ratios(groups, [tool for tool in base.data.tools if tool.startswith("[") and tool != END])
-        states[name][state] = ratios
+        states[name][state] = _ratios(config, base.data, groups)
+
+
+def _ratios(config: ToolkenGptConfig, data: MarkedData, groups: Sequence[Group]) -> dict[str, Ratio]:
+    """The figures of attempts at one test set."""
+    ratios = attempt_ratios(groups)
+    if isinstance(config.data, Kamel):
+        ratios |= relation_ratios(groups)
+    elif isinstance(config.data, VirtualHome):
+        ratios |= plan_ratios(groups, [tool for tool in data.tools if tool.startswith("[") and tool != END])
+    return ratios
+
+
+def evaluate_run(config: ToolkenGptConfig, policy: Policy, format: ToolkenFormat) -> dict[str, Ratio]:
+    """The figures of a policy on every test set, each behind the set's name.
+
+    Args:
+        config: of the run that made it.
+        policy: in two modes, as ``rl.recipes.served`` opens it.
+        format: its format.
+    """
+    data = config.data.load()
+    source = Source(name=LIVE, policy=LIVE, sampling=Sampling(max_tokens=config.max_tokens))
+    found: dict[str, Ratio] = {}
+    for name, tasks in data.tests.items():
+        groups = _play(config, data, policy, format, tasks[: config.questions], f"evaluation/{name}", source)
+        found |= {f"{name}_{key}": ratio for key, ratio in _ratios(config, data, groups).items()}
+    return found
 
 
 def _improve(
@@ -274,7 +296,7 @@ def _improve(
         chosen = torch.randperm(len(base.data.tasks), generator=generator)[: feedback.tasks].tolist()
         tasks = [base.data.tasks[place] for place in chosen]
         policy = _policy(config, base, head, bias)
-        groups = _play(config, base, policy, base.format, tasks, f"feedback/{round}", source)
+        groups = _play(config, base.data, policy, base.format, tasks, f"feedback/{round}", source)
         laid, weights, worth = _weighed(base, groups, judge, head.numbers)
         run.log({"stage": "feedback", "round": round, "worth": worth, "attempts": len(laid)})
         progress.line(f"round {round}: {worth:.3f} of the sampled attempts were worth it")

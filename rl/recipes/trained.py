@@ -20,10 +20,13 @@ from rl.learner.watch import objective_warnings
 from rl.models.load import is_model
 from rl.recipes.executors import ExecutorBuilder
 from rl.recipes.prepared import prepare
+from rl.recipes.toolgen_config import ToolGenConfig
+from rl.recipes.toolkengpt_config import ToolkenGptConfig
 from rl.recipes.trice import TriceConfig
 from rl.run import Run
 from rl.serving.policies import GoldPolicy, LocalPolicy, RecordedPolicy
 from rollouts.formats import Format
+from rollouts.formats.toolken import ToolkenFormat
 from rollouts.policy import Source
 from rollouts.types import Episode, Group, Snapshot, Task
 from rollouts.worker import RolloutWorker, WorkerConfig
@@ -58,12 +61,42 @@ def open_trained(path: Path, checkpoint: str = "best") -> Trained:
             f"{path}/evaluation/summary.json, and --resume makes those that are missing"
         )
     config = validate(run.config(), TriceConfig, str(run.resolved))
+    chosen = _chosen(path, checkpoint)
+    return Trained(config.name, run, config, chosen, config.format.build(), config.tasks.catalog())
+
+
+def _chosen(path: Path, checkpoint: str) -> Path:
+    """The directory of a run's checkpoint. Raises DataError where there is none."""
     folder = path / "checkpoints"
     chosen = folder / checkpoint
     if not is_model(chosen):
         there = ", ".join(sorted(found.name for found in folder.glob("*") if not found.name.startswith("."))) or "none"
         raise DataError(f"{path} has no checkpoint {checkpoint!r}; there are: {there}")
-    return Trained(config.name, run, config, chosen.resolve(), config.format.build(), config.tasks.catalog())
+    return chosen.resolve()
+
+
+def _evaluate_toolgen(path: Path, checkpoint: str, split: str) -> dict[str, Ratio]:
+    from rl.recipes.toolgen import evaluate_run
+
+    run = Run.open(path)
+    config = validate(run.config(), ToolGenConfig, str(run.resolved))
+    return evaluate_run(run, config, _chosen(path, checkpoint), split)
+
+
+def _evaluate_toolken(path: Path, checkpoint: str, split: str) -> dict[str, Ratio]:
+    from rl.recipes.served import open_run
+    from rl.recipes.toolkengpt import evaluate_run
+
+    opened = open_run(path)
+    if split != "test" or checkpoint not in ("best", opened.choice) or not isinstance(opened.format, ToolkenFormat):
+        raise ConfigError(
+            f"{path} is a run of toolkengpt, whose last rows, in checkpoints/{opened.choice}, are evaluated on its "
+            "test sets; leave --checkpoint and --split out"
+        )
+    assert opened.opener is not None
+    run = Run.open(path)
+    config = validate(run.config(), ToolkenGptConfig, str(run.resolved))
+    return evaluate_run(config, opened.opener(opened.checkpoints / str(opened.choice), 0), opened.format)
 
 
 class LocalPlayer:
@@ -91,6 +124,9 @@ def evaluate_checkpoint(path: Path, checkpoint: str, split: str) -> dict[str, Ra
     """
     if split not in ("validation", "test"):
         raise ConfigError(f"no split {split!r}; a policy is evaluated on validation or test")
+    own = {"toolgen": _evaluate_toolgen, "toolkengpt": _evaluate_toolken}
+    if (recipe := Run.open(path).config().get("recipe")) in own:
+        return own[recipe](path, checkpoint, split)
     trained = open_trained(path, checkpoint)
     if trained.config.few_shot:
         raise ConfigError(f"{path} was measured behind solved examples, which 'apprentice train' alone puts there")
@@ -100,6 +136,7 @@ def evaluate_checkpoint(path: Path, checkpoint: str, split: str) -> dict[str, Ra
             executor=ExecutorBuilder(trained.catalog, trained.config.rollouts.tool_timeout),
             format=trained.format,
             max_turns=trained.config.rollouts.max_turns,
+            searching=trained.config.rollouts.searching,
         )
     )
     measure = trained.config.evaluation

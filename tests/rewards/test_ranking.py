@@ -1,4 +1,5 @@
 import pytest
+from pydantic import ValidationError
 
 from executors.types import MalformedCall, Observation, ToolCall
 from rewards.ranking import CallLadder, TriceLadder, WeightedSum
@@ -125,3 +126,9 @@ def test_what_environments_say_counts_where_it_is_given_a_weight():
     ranked = WeightedSum(environment=2.0).rank(made)
     assert [candidate.episode.source for candidate in ranked.candidates] == ["high", "low"]
     assert ranked.candidates[0].reward.parts["environment"] == 0.9
+
+
+def test_a_yes_is_no_weight():
+    with pytest.raises(ValidationError, match="wellformed: a number is wanted, got True"):
+        WeightedSum.model_validate({"wellformed": True})
+    assert WeightedSum.model_validate({"wellformed": 1}).wellformed == 1.0

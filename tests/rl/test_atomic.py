@@ -17,7 +17,7 @@ from rl.serving.atomic import RETRIES, AtomicPolicy, given, named_before, retrie
 from rl.serving.engine import TransformersPolicy
 from rollouts.episode import play
 from rollouts.formats.atomic import ACTION, FINISH, AtomicFormat
-from rollouts.policy import Source
+from rollouts.policy import Request, Source
 from rollouts.search import Searching, search
 from rollouts.types import Completion, Sampling, Task
 
@@ -108,6 +108,14 @@ async def test_giving_up_and_being_sorry_are_tried_again(tokenizer, tokens, mode
     assert (await play(TASK, policy, Executor(CATALOG), AtomicFormat())).answer == "Yes"
     once = AtomicPolicy(Scripted(tokenizer, [f"{ACTION}{FINISH} I'm sorry"]), tokens, "Finish")
     assert (await play(TASK, once, Executor(CATALOG), AtomicFormat())).answer == "I'm sorry"
+
+
+@pytest.mark.parametrize(("retries", "told"), [((), True), (RETRIES, False)])
+async def test_what_may_yet_be_taken_back_is_not_told(tokenizer, tokens, retries, told):
+    engine = Scripted(tokenizer, [f"{ACTION}{FINISH} Yes."])
+    request = Request(task=TASK, segments=(), session="s", on_text=[].append)
+    await AtomicPolicy(engine, tokens, "Finish", retries=retries).complete(request)
+    assert (engine.asked[0].on_text is not None) == told
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

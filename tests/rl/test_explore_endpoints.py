@@ -94,6 +94,32 @@ def test_a_budget_ends_it_after_a_whole_trial_and_a_larger_one_goes_on(tmp_path,
     assert all_of_them[:2] == first and len(all_of_them) == 6
 
 
+def test_where_nobody_reflects_the_judge_filters_afterwards_and_once(tmp_path, served):
+    off: dict[str, Any] = {"without": {"reflection": False}}
+    said, trials = explored(config(tmp_path, served.url, **off), tmp_path / "run")
+    assert {trial.solved for trial in trials} == {None} and len(trials) == 6
+    eights = {trial.task.prompt for trial in trials if " of 8," in trial.task.prompt}
+    lines = {
+        name: [json.loads(line)["query"] for line in (tmp_path / "run" / f"{name}.jsonl").read_text().splitlines()]
+        for name in ("examples", "rejected")
+    }
+    assert set(lines["rejected"]) == {prompt for prompt in eights if "field" not in prompt}
+    assert lines["examples"] and eights.isdisjoint(lines["examples"])
+    asked = len(served.asked)
+    again, _ = explored(tmp_path / "ste.yaml", tmp_path / "run", "--resume")
+    assert again == said and len(served.asked) == asked
+    tokens = json.loads((tmp_path / "run" / "evaluation" / "summary.json").read_text())["explored"]["tokens"]
+    assert tokens == 120 * asked
+
+    called = asked - 2 * len(trials)  # each trial asks twice, each review once
+    tight = {**off, "max_tokens": 240 * len(trials)}
+    _, cut = explored(config(tmp_path, served.url, **tight), tmp_path / "cut")
+    reviews = tmp_path / "cut" / "explored.reviews.jsonl"
+    assert len(cut) == 6 and not reviews.exists()
+    explored(config(tmp_path, served.url, **off), tmp_path / "cut", "--resume")
+    assert len(reviews.read_text().splitlines()) == called > 0
+
+
 def test_an_endpoint_without_money_or_that_cannot_be_reached_loses_nothing(tmp_path, served):
     said, few = explored(config(tmp_path, served.url, endpoint_usd=0.007), tmp_path / "poor")
     assert len(few) < 6 and "sittings ended early" in said and "budget" in said

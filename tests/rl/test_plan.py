@@ -88,6 +88,32 @@ def test_a_plan_bounds_what_an_endpoint_may_cost():
     assert f"${(requests * 128 * 1.0 + requests * 48 * 10.0) / 1e6:,.2f}" in line
 
 
+def test_a_plan_tells_the_foundation_and_what_the_teacher_of_stage_1_is_asked(tmp_path):
+    teacher = {"kind": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "m", "prompt_price": 2.0}
+    cloning = {
+        "steps": 10,
+        "foundation": {"steps": 20},
+        "demonstrator": {"kind": "own_answers", "teacher": "teacher", "attempts": 2, "max_tokens": 32},
+    }
+    changes = [
+        f"{key}={yaml.safe_dump(value, default_flow_style=True)}"
+        for key, value in {"policies": {"teacher": teacher}, "cloning": cloning, "peers": {}}.items()
+    ]
+    changes += ["sources=[{name: gold, policy: gold}]", "tasks.demonstrations=500", "rollouts.max_turns=2"]
+    lines = list(plan(config(*changes)))
+    assert "foundation 20 steps of 32: 640 examples" in lines
+    assert any(line.startswith("ask        at most 500 questions") and "2 tries" in line for line in lines)
+    (line,) = [line for line in lines if line.startswith("endpoint")]
+    assert "at most 2,000 requests (64,000 tokens written) in stage 1 to" in line
+    assert f"at most ${2000 * 128 * 2.0 / 1e6:,.2f}" in line
+
+    (tmp_path / "tasks.jsonl").write_text('{"prompt": "1 + 1?", "answer": "2"}\n' * 7)
+    here, away = (f"tasks={{kind: jsonl, path: {tmp_path / name}}}" for name in ("tasks.jsonl", "none.jsonl"))
+    told = {name: "\n".join(plan(config(*changes[:-2], name, changes[-1]))) for name in (here, away)}
+    assert "at most 7 questions" in told[here] and "at most 28 requests" in told[here]
+    assert "every question" in told[away] and "at most 4 requests (128 tokens written) for each question" in told[away]
+
+
 @pytest.mark.parametrize(
     ("changes", "knob"),
     [

@@ -103,11 +103,21 @@ async def test_a_toolken_run_calls_its_tools_here_where_it_may(run):
     assert turns and turns[0]["calls"], "the bias makes it call at once"
 
 
+def test_a_toolken_run_is_evaluated_on_its_test_sets(run):
+    config = yaml.safe_load(run.resolved.read_text())
+    run.resolved.write_text(yaml.safe_dump(config | {"questions": 1, "max_calls": 1, "max_tokens": 2}))
+    ratios = evaluate_checkpoint(run.path, "best", "test")
+    assert {"one_hop_answer", "multi_hop_answer"} <= ratios.keys()
+    assert all(len(ratio.parts) == 1 for ratio in ratios.values())
+    with pytest.raises(ConfigError, match="leave --checkpoint and --split out"):
+        evaluate_checkpoint(run.path, "best", "validation")
+
+
 def test_runs_that_cannot_be_asked_say_why_and_what_to_do(run, tmp_path):
     (run.path / "evaluation" / "summary.json").unlink()
     with pytest.raises(DataError, match="is not finished"):
         open_run(run.path)
-    for recipe, told in (("toolgen", "AtomicPolicy"), ("toolalpaca", "simulated APIs"), ("ste", "recipe trice")):
+    for recipe, told in (("toolalpaca", "simulated APIs"), ("ste", "recipe trice")):
         other = Run.start(tmp_path / recipe, config_text="", resolved={"recipe": recipe}, resume=False)
         with pytest.raises(ConfigError, match=f"is a run of {recipe}, and .*{told}"):
             open_run(other.path)

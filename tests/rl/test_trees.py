@@ -11,7 +11,7 @@ from executors.errors import DataError
 from executors.executor import Executor
 from executors.tool import tool
 from executors.tools.describe import describe_tool
-from rl.data.searches import agent_rows, converted, searched, sharegpt_rows, write_searches
+from rl.data.searches import agent_rows, converted, read_trees, searched, sharegpt_rows, write_searches
 from rl.data.toolgen import read_seed, read_sharegpt
 from rl.data.trees import answer_details, details_of, pairs_of, read_searched, searched_of, steps_of, written
 from rollouts.formats.atomic import ACTION, FINISH, AtomicFormat
@@ -200,8 +200,10 @@ def test_what_ends_without_an_answer_teaches_nothing():
 def test_a_folder_of_trees_is_converted(tmp_path):
     (tmp_path / "7_DFS_woFilter_w2.json").write_text(json.dumps(tree()))
     (tmp_path / "8_CoT@2.json").write_text(json.dumps(chain()))
-    answers = converted(tmp_path, "answers")
+    (tmp_path / "answers.json").write_text("{}")
+    made = read_trees(tmp_path)
+    answers = converted(made, "answers")
     assert {id: one["answer"]["method"] for id, one in answers.items()} == {"7": "DFS_woFilter_w2", "8": "CoT@2"}
-    (row,) = converted(tmp_path, "agent")
+    (row,) = converted(made, "agent")
     assert row["plan_sequence"][0]["action"] == "weather" and row["final_answer"] == "Rain."
-    assert converted(tmp_path, "sharegpt")[0]["conversations"][0] == {"role": "user", "content": "Rain?", "loss": False}
+    assert converted(made, "sharegpt")[0]["conversations"][0] == {"role": "user", "content": "Rain?", "loss": False}

@@ -165,3 +165,13 @@ def test_an_annotation_that_is_never_closed_is_malformed():
     policy = ScriptedPolicy("recorded", lambda task: replies)
     episode = asyncio.run(play(TASK, policy, Executor(Catalog([calculator])), AnnotatedFormat()))
     assert episode.malformed
+
+
+def test_a_template_says_where_the_question_stands_and_the_rest_is_as_it_was():
+    task = Task(id="t", prompt="Is {instruction} a word?", tools=("calculator",))
+    tuned = InlineFormat("Answer.", "### Instruction:\n{instruction}\n\n### Input:\n{question}\n\n### Response:\n")
+    asked = "### Instruction:\nAnswer.\n\n### Input:\nIs {instruction} a word?\n\n### Response:\n"
+    assert tuned.opening(task, ()) == asked
+    assert InlineFormat("Answer.").opening(task, ()) == "Answer.\nIs {instruction} a word?\n"
+    assert InlineFormat().opening(task, ()) == "Is {instruction} a word?\n"
+    assert tuned.write_answer("3") == InlineFormat().write_answer("3")
