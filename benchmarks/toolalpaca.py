@@ -30,7 +30,8 @@ APIS = 400
 REQUESTS = 10
 DELAY = 0.5
 AT_ONCE = 32
-PLAYED = 320
+PLAYED = (320, 1280)
+"""Attempts: some seconds of them, where the beginning and the end count, and half a minute."""
 
 
 class Forgetful(Recording):
@@ -91,7 +92,7 @@ def endpoint(pipe: Connection) -> None:
         pipe.recv()
 
 
-def overlap(record: Record) -> None:
+def overlap(record: Record, played: int) -> None:
     """Attempts at one API that a model plays over HTTP, 500 ms for each answer, against all of them overlapped."""
     name = str(record["Name"])
     document = json.loads(record["Documentation"])
@@ -101,7 +102,7 @@ def overlap(record: Record) -> None:
     api = read_openapi(document)
     planner = Planner(name, api.operations)
     requests = [one for one in planned_instructions(name, planner, REQUESTS) if one.plan and len(one.plan.calls) == 1]
-    requests = (requests * PLAYED)[:PLAYED]
+    requests = (requests * played)[:played]
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     server = multiprocessing.get_context("spawn").Process(target=endpoint, args=(theirs,))
     server.start()
@@ -124,7 +125,8 @@ def main() -> None:
     """All three."""
     records = corpus()
     instances(records)
-    overlap(records[0])
+    for played in PLAYED:
+        overlap(records[0], played)
 
 
 if __name__ == "__main__":

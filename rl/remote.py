@@ -203,16 +203,16 @@ def require_storage(folder: str, *, timeout: float = 60.0) -> int:
     if len(nodes) < 2:
         return len(nodes)
     notes, mine = Notes(folder), f"driver-{secrets.token_hex(4)}"
-    wrong = {"this machine": told} if (told := notes.leave(mine, mine)) else {}
+    wrong = [("this machine", told)] if (told := notes.leave(mine, mine)) else []
     if not wrong:
         ask: Any = ray.remote(num_cpus=0, max_retries=0)(Notes.answer)
         there = {id: NodeAffinitySchedulingStrategy(id, soft=False) for id in nodes}
         asked = {id: ask.options(scheduling_strategy=on).remote(notes, id, {mine: mine}) for id, on in there.items()}
-        answers = {_node_name(nodes[id]): _answered(one, notes, id, timeout) for id, one in asked.items()}
-        wrong = {name: told for name, told in answers.items() if told}
+        answers = [(_node_name(nodes[id]), _answered(one, notes, id, timeout)) for id, one in asked.items()]
+        wrong = [(name, told) for name, told in answers if told]  # two nodes of one machine have the same name
         notes.remove()
     if wrong:
-        told = "\n".join(f"  {name}: {reason}" for name, reason in wrong.items())
+        told = "\n".join(f"  {name}: {reason}" for name, reason in wrong)
         raise ConfigError(
             f"{len(wrong)} of the cluster's {len(nodes)} nodes cannot use the run's folder {folder}:\n{told}\n"
             "mount the same file system there under the same path, or set storage to a folder that all nodes share"

@@ -93,7 +93,7 @@ def _rounds(summary: Mapping[str, Any], where: str) -> list[str]:
         count = len(told["matrix"][-1])
         lines += [
             "",
-            f"Rounds, {name}{', ' if where else ''}{where}: correct, by batch; the first was known before.",
+            f"Rounds, {name}{where}: correct, by batch; the first was known before.",
             "",
         ]
         lines += [

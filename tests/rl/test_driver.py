@@ -88,7 +88,7 @@ def test_a_submitted_job_is_stopped_through_ray(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"), [("apprentice tr", ["train"]), ("apprentice train --see", ["--seed", "--seeds"])]
+    ("words", "told"), [("apprentice tra", ["train", "track"]), ("apprentice train --see", ["--seed", "--seeds"])]
 )
 def test_a_shell_is_told_how_a_word_may_go_on(words, told):
     environment = {"_APPRENTICE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
