@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from executors.errors import DataError
@@ -96,49 +97,95 @@ def improve(
     Returns:
         What became of the groups.
     """
-    stage = Stage(name="improve", objective=config.objective, optimiser=config.optimiser, steps=config.steps)
-    per_round = config.steps_per_round
-    began = max(0, learner.wait_saved(0).step - offset) // per_round
-    rounds = Rounds(run.path, began)
-    for damage in rounds.damage:
-        progress.line(f"{damage}; what it held is made again where it is needed")
-    watch = Watch()
-    warn(objective_warnings(config.objective), run, progress)
+    played = _Played(learner, pool, config, run, progress, encoder, offset)
+    watch, began = played.watch, played.began
     chooser = _Chooser(run, config, offset, progress, watch)
-    folder = run.path / "checkpoints"
-    players = Players(config.refresh, learner, lambda version: folder / f"step-{offset + version * per_round}", began)
-    tally = _Tally()
-    for records in rounds.earlier(began):
-        tally.add(records, encoder)
+    warn(objective_warnings(config.objective), run, progress)
     for round, batch in enumerate(epochs(tasks, config.tasks_per_round, config.rounds, seed)):
         if round < began:
             continue
         chooser.consider(learner.snapshot(max(began, round - config.max_lag)), validate, learner)
-        snapshot = players.of(round, config.max_lag)
-        spent = pool.cpu_seconds()
-        play = partial(pool.pieces, round=round_name(round), snapshots={LIVE: snapshot})
-        records = rounds.complete(round, snapshot.version, batch, sources, play, judge)
-        run.log({"stage": "rollouts", "round": round, "cpu_seconds": max(0.0, pool.cpu_seconds() - spent)})
-        figures = group_figures(record.group for record in records)
-        run.log({"stage": "groups", "round": round, **figures})
-        warn(watch.notice(figures), run, progress)
-        fresh = current(records, round, max(config.max_lag, round - config.refresh.version(round, config.max_lag)))
-        tally.stale += len(records) - len(fresh)
-        examples = tally.add(fresh, encoder)
-        works = list(_works(examples, stage, round, config, offset))
-        rounds.plan({work.step: [example.task_id for example in work.examples] for work in works}, fresh)
-        learner.put(works)
-        rounds.ledger.covered(learner.wait_saved(0).step)
-        playing = offset + config.refresh.version(round, config.max_lag) * per_round
-        gone = unneeded(run, keep, chooser.needed() | {playing})
-        chooser.note(report(learner, offset + stage.steps, stage, offset, run, progress, watch))
-        checkpoint.remove(folder, gone)
+        records = played.play(round, batch, sources, judge)
+        played.learn(round, records)
+        gone = unneeded(run, keep, chooser.needed() | {played.weights(round)})
+        chooser.note(report(learner, offset + config.steps, played.stage, offset, run, progress, watch))
+        checkpoint.remove(run.path / "checkpoints", gone)
     for version in range(max(began, config.rounds - config.max_lag), config.rounds + 1):
         chooser.consider(learner.snapshot(version), validate, learner)
-    rounds.ledger.covered(learner.wait_saved(offset + stage.steps).step)
-    rounds.close()
-    report(learner, offset + stage.steps, stage, offset, run, progress, watch)
-    return tally.counts()
+    played.close(offset + config.steps)
+    report(learner, offset + config.steps, played.stage, offset, run, progress, watch)
+    return played.tally.counts()
+
+
+class _Played:
+    """The rounds of a stage: which weights play each, what comes of it, what is learned from it."""
+
+    def __init__(
+        self,
+        learner: LearnerHandle,
+        pool: Pool,
+        config: Improvement,
+        run: Run,
+        progress: Progress,
+        encoder: Encoder,
+        offset: int,
+    ) -> None:
+        self.stage = Stage(name="improve", objective=config.objective, optimiser=config.optimiser, steps=config.steps)
+        self.began = max(0, learner.wait_saved(0).step - offset) // config.steps_per_round
+        self.watch = Watch()
+        self.tally = _Tally()
+        self._learner, self._pool, self._config, self._run = learner, pool, config, run
+        self._progress, self._encoder, self._offset = progress, encoder, offset
+        self._rounds = Rounds(run.path, self.began)
+        for damage in self._rounds.damage:
+            progress.line(f"{damage}; what it held is made again where it is needed")
+        self._players = Players(config.refresh, learner, partial(_checkpoint, run, config, offset), self.began)
+        for records in self._rounds.earlier(self.began):
+            self.tally.add(records, encoder)
+
+    def play(
+        self, round: int, batch: Sequence[Task], sources: Sequence[Source], judge: Callable[[Group], RankedGroup]
+    ) -> list[RoundGroup]:
+        """Have the tasks of a round attempted and ranked; what a killed run has already played is not played again."""
+        snapshot = self._players.of(round, self._config.max_lag)
+        spent = self._pool.cpu_seconds()
+        play = partial(self._pool.pieces, round=round_name(round), snapshots={LIVE: snapshot})
+        records = self._rounds.complete(round, snapshot.version, batch, sources, play, judge)
+        cpu_seconds = max(0.0, self._pool.cpu_seconds() - spent)
+        self._run.log({"stage": "rollouts", "round": round, "cpu_seconds": cpu_seconds})
+        figures = group_figures(record.group for record in records)
+        self._run.log({"stage": "groups", "round": round, **figures})
+        warn(self.watch.notice(figures), self._run, self._progress)
+        return records
+
+    def learn(self, round: int, records: Sequence[RoundGroup]) -> None:
+        """Give the learner the steps of a round, made of the groups that are fresh enough."""
+        version = self._config.refresh.version(round, self._config.max_lag)
+        fresh = current(records, round, max(self._config.max_lag, round - version))
+        self.tally.stale += len(records) - len(fresh)
+        examples = self.tally.add(fresh, self._encoder)
+        works = list(_works(examples, self.stage, round, self._config, self._offset))
+        self._rounds.plan({work.step: [example.task_id for example in work.examples] for work in works}, fresh)
+        self._learner.put(works)
+        self._rounds.ledger.covered(self._learner.wait_saved(0).step)
+
+    def weights(self, round: int) -> int:
+        """The step of the weights that play a round."""
+        return _step(self._config, self._offset, self._config.refresh.version(round, self._config.max_lag))
+
+    def close(self, step: int) -> None:
+        """Note that everything up to a step is learned and saved."""
+        self._rounds.ledger.covered(self._learner.wait_saved(step).step)
+        self._rounds.close()
+
+
+def _step(config: Improvement, offset: int, version: int) -> int:
+    """The step of the run that a version of this stage's weights was made by."""
+    return offset + version * config.steps_per_round
+
+
+def _checkpoint(run: Run, config: Improvement, offset: int, version: int) -> Path:
+    return run.path / "checkpoints" / f"step-{_step(config, offset, version)}"
 
 
 def _works(examples: Sequence[Example], stage: Stage, round: int, config: Improvement, offset: int) -> Iterator[Work]:
@@ -189,10 +236,10 @@ class _Chooser:
     def needed(self) -> set[int]:
         """The steps of checkpoints that are still to be judged, and of those that this stage stands between."""
         validated = self._run.state().get("validated", {})
-        per_round, every = self._config.steps_per_round, self._config.validate_every
+        every = self._config.validate_every
         versions = [*range(every, self._config.rounds, every), 0, self._config.rounds]
         left = {version for version in versions if str(version) not in validated} | {0, self._config.rounds}
-        return {self._offset + version * per_round for version in left}
+        return {_step(self._config, self._offset, version) for version in left}
 
     def consider(
         self, snapshot: Snapshot, validate: Callable[[Snapshot], Mapping[str, float]], learner: LearnerHandle
@@ -203,13 +250,12 @@ class _Chooser:
         if not _judged(version, self._config) or str(version) in validated:
             return
         figures = dict(validate(snapshot))
-        step = self._offset + version * self._config.steps_per_round
+        step = _step(self._config, self._offset, version)
         learner.wait_saved(step)
         self._run.log({"stage": "validate", "round": version, "step": step, **figures})
         validated |= {str(version): figures["utility"]}
         best = max(validated, key=lambda known: (_or_least(validated[known]), int(known)))
-        best_step = self._offset + int(best) * self._config.steps_per_round
-        self._run.point_best(self._run.path / "checkpoints" / f"step-{best_step}")
+        self._run.point_best(_checkpoint(self._run, self._config, self._offset, int(best)))
         self._run.write_state(validated=validated)  # last: what is not noted is judged again
         shown = "  ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in (figures | self._learned).items())
         self._progress.line(f"round {version:>3}/{self._config.rounds}  {shown}")
