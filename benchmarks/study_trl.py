@@ -20,7 +20,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
-from benchmarks.study import Desk, LocalPool, judge_checkpoints
+from benchmarks.desk import Desk, LocalPool, judge_checkpoints
 from rewards.selectivity import LIVE
 from rewards.types import Candidate, RankedGroup
 from rl.learner import checkpoint
