@@ -17,8 +17,9 @@ from executors.catalog import Catalog
 from executors.tool import as_tool
 from rl.exploration import Ablations as Without
 from rl.exploration import Exploration
-from rl.explore import IMAGINED, Actor, Explorer
+from rl.explore import Explorer
 from rl.serving.policies import GoldPolicy
+from rl.trials.worker import IMAGINED, Actor, TrialConfig
 from rollouts.formats.react import ReactFormat
 from rollouts.imagine import SchemaImaginer
 from rollouts.memory import Trial
@@ -45,10 +46,11 @@ def measure(at_once: int, trials: int, seconds: float, *, waves: bool = False) -
         tools_at_once=at_once,
         without=Without(reflection=False),
     )
-    actor = Actor(source=Source(name=IMAGINED, policy=IMAGINED), policy=GoldPolicy(IMAGINED, catalog, _FORMAT)())
+    actor = Actor(source=Source(name=IMAGINED, policy=IMAGINED), build=GoldPolicy(IMAGINED, catalog, _FORMAT))
+    config = TrialConfig(setting=setting, catalog=catalog, format=_FORMAT, imaginer=SchemaImaginer(), actors=[actor])
     tools = catalog.names[: 1 if waves else at_once]
     with tempfile.TemporaryDirectory() as folder, Log(Path(folder) / "trials.jsonl", Trial) as log:
-        explorer = Explorer(setting, catalog, _FORMAT, SchemaImaginer(), [actor], log, tools=tools)
+        explorer = Explorer(config, log, tools=tools)
         began, spent = time.perf_counter(), time.process_time()
         made = len(asyncio.run(explorer.explore()))
         return made / (time.perf_counter() - began), (time.process_time() - spent) / made

@@ -8,6 +8,7 @@ tool over it is not published.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,12 @@ def explore(config: SteConfig, run: Run, wanted: Wanted, say: Say) -> dict[str, 
     Returns:
         What ``evaluation/summary.json`` holds.
     """
-    ste = Ste(config, run)
-    base = None
+    with closing(Ste(config, run)) as ste:
+        return _explored(ste, wanted, say)
+
+
+def _explored(ste: Ste, wanted: Wanted, say: Say) -> dict[str, Any]:
+    config, run, base = ste.config, ste.run, None
     if not wanted.nothing or any(actor.policy == LIVE for actor in config.actors):
         base = ste.base()
         say(f"base       knows {len(ste.known)} tools by {len(ste.demonstrations)} demonstrations")
