@@ -56,5 +56,5 @@ def lost(before: Mapping[str, float], after: Mapping[str, float], *, tolerance: 
         after: of the one that would follow it.
         tolerance: the fall that is borne.
     """
-    falls = {tool: figure - after.get(tool, 0.0) for tool, figure in before.items()}
+    falls = {tool: round(figure - after.get(tool, 0.0), 6) for tool, figure in before.items()}  # .9 - .7 is above .2
     return {tool: fall for tool, fall in falls.items() if fall > tolerance}

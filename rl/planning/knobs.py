@@ -12,6 +12,7 @@ from rl.config import parts
 from rl.learner.schedule import OptimiserConfig
 from rl.recipes.parts import RecipeConfig, SourceConfig
 from rl.recipes.searching import SearchConfig
+from rl.recipes.ste_config import SteConfig
 from rl.recipes.toolgen_config import ToolGenConfig
 
 RECORDED = ("ranked", "ste_pool", "gsm8k", "gsm8k_pool")
@@ -36,6 +37,8 @@ def idle_knobs(config: BaseModel) -> list[str]:
             found += _source(f"sources.{index} ({source.name})", source, config)
         if _set(config.rollouts, "tool_timeout") and not _own_tools(config):
             found.append("rollouts.tool_timeout: the tasks have no tool that runs")
+    if isinstance(config, SteConfig) and config.place is None and "ray" in config.model_fields_set:
+        found.append("ray: nothing of this run is on Ray; say in place how many workers make the trials")
     if isinstance(config, ToolGenConfig) and config.agent.steps and config.stage_files is None:
         found.append("agent.steps: its attempts are read from stage_files, and there are none; set it, or steps to 0")
     if (
@@ -61,7 +64,7 @@ def _circumstances(config: BaseModel) -> Iterator[str]:
         )
     if _set(config.learner, "max_tokens") and config.learner.max_tokens == config.model.max_length:
         yield "learner.max_tokens: it is model.max_length, so a pass reads one candidate at a time"
-    if _set(config.ray, "num_cpus", "object_store_mib") and _joins():
+    if _set(config.ray, "num_cpus", "object_store_mib") and joins():
         yield "ray: RAY_ADDRESS names a cluster, which has its own CPUs and object store"
 
 
@@ -102,7 +105,8 @@ def _set(model: BaseModel, *names: str) -> bool:
     return any(name in model.model_fields_set and getattr(model, name) != fields[name].default for name in names)
 
 
-def _joins() -> bool:
+def joins() -> bool:
+    """Whether a run would join a cluster, rather than start one on this machine."""
     return os.environ.get("RAY_ADDRESS", "local") not in ("", "local")
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -12,7 +12,7 @@ from executors.errors import ConfigError, DataError
 from rewards.ranking import GOLD
 from rewards.selectivity import LIVE
 from rl.config import There, named_places, parts
-from rl.planning.knobs import RECORDED, idle_knobs
+from rl.planning.knobs import RECORDED, idle_knobs, joins
 from rl.recipes.parts import RecipeConfig
 from rl.recipes.ste_config import SteConfig
 
@@ -23,7 +23,7 @@ def mistakes(config: BaseModel) -> list[str]:
     if isinstance(config, RecipeConfig):
         found += [*_unplayed(config), *_unplaced(config), *_tools(config), *_searched(config)]
     if isinstance(config, SteConfig):
-        found += _tools_of_ste(config)
+        found += [*_unplaced_trials(config), *_tools_of_ste(config)]
     return found
 
 
@@ -101,7 +101,7 @@ def _searched(config: RecipeConfig) -> Iterator[str]:
 
 def _unplaced(config: RecipeConfig) -> Iterator[str]:
     """What this machine cannot give, where the run would start a cluster of its own on it."""
-    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
+    if joins():
         return
     placed = {
         f"policies.{name}.place": place
@@ -112,6 +112,24 @@ def _unplaced(config: RecipeConfig) -> Iterator[str]:
     wanted["rollouts.gpus"] = config.rollouts.workers * config.rollouts.gpus
     wanted |= {f"executor.pools.{name}.gpus": pool.count * pool.gpus for name, pool in config.executor.pools.items()}
     wanted |= {f"{name}.gpus": place.workers * place.gpus for name, place in placed.items()}
+    customs = {"learner.resources": config.learner.resources, "rollouts.resources": config.rollouts.resources}
+    customs |= {f"executor.pools.{name}.resources": pool.resources for name, pool in config.executor.pools.items()}
+    customs |= {f"{name}.resources": place.resources for name, place in placed.items()}
+    yield from _not_here(wanted, customs)
+    memory = psutil.virtual_memory().total // 2**20
+    if config.ray.object_store_mib > memory:
+        yield f"ray.object_store_mib: {config.ray.object_store_mib} MiB, and this machine has {memory}; ask for less"
+
+
+def _unplaced_trials(config: SteConfig) -> Iterator[str]:
+    """The same, of the workers that make trials."""
+    if config.place is not None and not joins():
+        wanted = {"place.gpus": config.place.workers * config.place.gpus}
+        yield from _not_here(wanted, {"place.resources": config.place.resources})
+
+
+def _not_here(wanted: Mapping[str, float], customs: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """GPUs that this machine has too few of, and custom resources, which only nodes of a cluster have; by key."""
     there = gpus_here()
     if (needed := sum(wanted.values())) > there:
         asked = ", ".join(f"{name} {count:g}" for name, count in wanted.items() if count)
@@ -119,18 +137,12 @@ def _unplaced(config: RecipeConfig) -> Iterator[str]:
             f"{next(name for name, count in wanted.items() if count)}: the run takes {needed:g} GPUs ({asked}) and "
             f"this machine has {there}; ask for fewer, submit it to a cluster, or set RAY_ADDRESS to one"
         )
-    customs = {"learner.resources": config.learner.resources, "rollouts.resources": config.rollouts.resources}
-    customs |= {f"executor.pools.{name}.resources": pool.resources for name, pool in config.executor.pools.items()}
-    customs |= {f"{name}.resources": place.resources for name, place in placed.items()}
     for name, resources in customs.items():
         if resources:
             yield (
                 f"{name}: {', '.join(resources)} is what the nodes of a cluster are given (ray start --resources), and "
                 "a run on this machine has none; leave it out, or set RAY_ADDRESS"
             )
-    memory = psutil.virtual_memory().total // 2**20
-    if config.ray.object_store_mib > memory:
-        yield f"ray.object_store_mib: {config.ray.object_store_mib} MiB, and this machine has {memory}; ask for less"
 
 
 def _tools(config: RecipeConfig) -> Iterator[str]:

@@ -53,9 +53,9 @@ class Publication:
         """
         told = self.told()
         missed = lost(told["tools"], tools, tolerance=self.tolerance)
+        others = [one for one in told["refused"] if one["name"] != name]
         if missed:
             refused = {"name": name, "lost": {tool: round(fall, 4) for tool, fall in missed.items()}}
-            others = [one for one in told["refused"] if one["name"] != name]
             write_json(self.folder / TOLD, {**told, "refused": [*others, refused]})
             return missed
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +63,10 @@ class Publication:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(os.path.relpath(checkpoint.resolve(), self.folder.resolve()))
         os.replace(fresh, self.folder / LINK)
-        figures = {tool: round(figure, 4) for tool, figure in tools.items()}
-        write_json(self.folder / TOLD, {**told, "name": name, "tools": figures})
+        write_json(self.folder / TOLD, {"name": name, "tools": dict(tools), "refused": others})
         return {}
+
+    def forget(self) -> None:
+        """Judge what comes now as if nothing had been offered: whoever offers the same in the same order again is told
+        the same again. The checkpoint in use stays so until one takes its place."""
+        (self.folder / TOLD).unlink(missing_ok=True)

@@ -8,6 +8,7 @@ tool over it is not published.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,12 @@ def explore(config: SteConfig, run: Run, wanted: Wanted, say: Say) -> dict[str, 
     Returns:
         What ``evaluation/summary.json`` holds.
     """
-    ste = Ste(config, run)
-    base = None
+    with closing(Ste(config, run)) as ste:
+        return _explored(ste, wanted, say)
+
+
+def _explored(ste: Ste, wanted: Wanted, say: Say) -> dict[str, Any]:
+    config, run, base = ste.config, ste.run, None
     if not wanted.nothing or any(actor.policy == LIVE for actor in config.actors):
         base = ste.base()
         say(f"base       knows {len(ste.known)} tools by {len(ste.demonstrations)} demonstrations")
@@ -146,12 +151,15 @@ class _Study:
                 [figures(ratios(groups, batch))["correct"].as_json() for batch in batches[: number + 1]]
                 for number, groups in enumerate(attempts)
             ]
+            validated = [
+                ste.evaluate(path, held_out, f"{edition}-{number}-validation") for number, path in enumerate(policies)
+            ]
             gate = self._gate(Path("rounds") / edition)
+            gate.forget()  # a run that goes on offers all rounds again, the first of them not after the last
             published = []
             for number, path in enumerate(policies):
                 there = [tool for batch in batches[: number + 1] for tool in batch]
-                score = by_tool(ste.evaluate(path, held_out, f"{edition}-{number}-validation"), there)
-                missed = gate.offer(f"{edition}-{number}", path, score)
+                missed = gate.offer(f"{edition}-{number}", path, by_tool(validated[number], there))
                 published.append({"round": number, "published": not missed, "lost": sorted(missed)})
             values = [[cell["value"] for cell in row] for row in matrix]
             told[name] = {"matrix": matrix, **forgetting(values), "gate": published}
@@ -172,7 +180,7 @@ class _Study:
         }
         if gate.current is None:
             gate.offer("base", self.base, {tool: scores["base"][tool] for tool in ste.known})
-        best = sorted(self.learned, key=lambda name: -sum(scores[name].values()))
+        best = sorted(self.learned, key=lambda name: -round(sum(scores[name].values()), 6))  # of equals the first
         for name in best:
             if gate.told()["name"] == name or not gate.offer(name, self.learned[name], scores[name]):
                 break

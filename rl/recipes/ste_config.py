@@ -14,7 +14,8 @@ from rl.exploration import Exploration
 from rl.learner.schedule import OptimiserConfig
 from rl.losses.objective import Objective, Rrhf, Sft
 from rl.models.choice import ModelConfig, TinyModel
-from rl.serving.sources import EndpointConfig, PolicyConfig, VllmConfig
+from rl.recipes.parts import Cluster
+from rl.serving.sources import EndpointConfig, Placement, PolicyConfig, VllmConfig
 from rollouts.types import Force
 
 LIVE, IMAGINED = "live", "imagined"
@@ -138,6 +139,8 @@ class SteConfig(Strict):
         "exploitation.arms",
         "exploitation.documented",
         "ablations",
+        "place",
+        "ray",
     )
     """What may be raised or added when a run is resumed: nothing that was made before depends on it."""
     recipe: Literal["ste"] = "ste"
@@ -161,6 +164,9 @@ class SteConfig(Strict):
     judge: str | None = None
     """One of ``policies``, an endpoint, that reflects where no rule can tell; by default nobody does."""
     exploration: Exploration = Exploration()
+    place: Placement | None = None
+    """Workers on Ray that make the trials; this process does by default. The trials are the same."""
+    ray: Cluster = Cluster()
     exploitation: Exploitation = Exploitation()
     test: int = Field(default=15, gt=0)
     """Queries of each tool that are held out, and as many for validation."""
@@ -176,6 +182,11 @@ class SteConfig(Strict):
         known = set(self.known.tools) if self.known else set()
         if repeated := {tool for batch in self.batches for tool in batch} & known:
             raise ValueError(f"batches: {sorted(repeated)[0]!r} is known before; batches are of tools to explore")
+        if self.place is not None and (needed := self.place.workers * self.place.cpus) > self.ray.num_cpus:
+            raise ValueError(
+                f"ray.num_cpus: {self.ray.num_cpus:g} are too few for {self.place.workers} workers of "
+                f"{self.place.cpus:g}, {needed:g} in all; raise it, or lower place.workers"
+            )
         asked = [self.judge] if self.judge else []
         asked += [self.imaginer.policy] if isinstance(self.imaginer, ModelImagination) else []
         for name in asked:

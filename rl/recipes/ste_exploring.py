@@ -1,25 +1,31 @@
 """What an STE run explores, with whom, and what came of it; what is on disk is not made again."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from executors.endpoint import EndpointClient
 from executors.errors import DataError
-from executors.journal import Journal, forget
+from executors.journal import Journal, await_writers, forget
 from executors.types import ToolCall
 from rl.data.explored import in_modes, solved_of
 from rl.data.paraphrase import Solved, paraphrase
 from rl.exploration import Ablations, Exploration
-from rl.explore import IMAGINED, ROUND, Actor, Explorer, judged_trials
+from rl.explore import Explorer, judged_trials
 from rl.recipes.ste_config import LIVE, ActorConfig, SchemaImagination, SteConfig
+from rl.remote import require_gpus, require_storage
+from rl.remote import start as start_ray
 from rl.review import Review, Reviewer
 from rl.run import Run, write_json
 from rl.serving.endpoint import EndpointPolicy
 from rl.serving.policies import GoldPolicy, LocalPolicy
 from rl.serving.sources import EndpointConfig, VllmConfig
+from rl.trials.remote import TrialPool
+from rl.trials.worker import IMAGINED, ROUND, Actor, Make, TrialConfig
 from rollouts.imagine import Imaginer, ModelImaginer, SchemaImaginer
 from rollouts.memory import Trial
 from rollouts.policy import Policy, Source
@@ -63,6 +69,9 @@ class Exploring:
         self.unknown = tuple(name for name in self.catalog.names if name not in self.known)
         self.format = in_modes(config.format.build()) if config.exploitation.modes else config.format.build()
         self._clients: dict[str, EndpointClient] = {}
+        self._open = contextlib.ExitStack()
+        self._joined = False
+        """Whether this process drives a cluster yet."""
         self.given_up: list[str] = []
         """Why sittings of the last exploring ended early."""
         self.unreached = False
@@ -71,6 +80,10 @@ class Exploring:
         if config.known:
             count = config.known.demonstrations
             self.demonstrations = self._imagined("demonstrations", self.known, count, _DEMONSTRATED)
+
+    def close(self) -> None:
+        """End the cluster that exploring may have started."""
+        self._open.close()
 
     def explore(self, base: Path | None, setting: Exploration | None = None, name: str = "explored") -> Found:
         """Explore what is not known, filter, and paraphrase to the target.
@@ -158,21 +171,19 @@ class Exploring:
         imaginer: Imaginer | None = None,
     ) -> list[Trial]:
         log: Log[Trial] = Log(self.run.path / f"{name}.jsonl", Trial)
-        journal = Journal(self.run.path / "calls" / name) if imaginer else None
-        judge = self._client(self.config.judge) if self.config.judge and imaginer else None
-        with log:
-            explorer = Explorer(
-                setting,
-                self.catalog,
-                self.format,
-                imaginer or SchemaImaginer(calls=_PARTS.get(name, _PARTS["learned"])),
-                actors,
-                log,
-                judge=judge,
-                seed=self.config.seed + seed,
-                tools=tools,
-                journal=journal,
-            )
+        journal = Journal(self.run.path.resolve() / "calls" / name) if imaginer else None
+        config = TrialConfig(
+            setting=setting,
+            catalog=self.catalog,
+            format=self.format,
+            imaginer=imaginer or SchemaImaginer(calls=_PARTS.get(name, _PARTS["learned"])),
+            actors=actors,
+            judge=self._client(self.config.judge) if self.config.judge and imaginer else None,
+            seed=self.config.seed + seed,
+            journal=journal,
+        )
+        with log, self._makers(config) as make:
+            explorer = Explorer(config, log, tools=tools, make=make)
             trials = asyncio.run(self._to_its_end(explorer.explore()))
         if imaginer:
             shares = {tool: round(one.share, 3) for tool, one in explorer.coverage().items()}
@@ -183,6 +194,32 @@ class Exploring:
             journal.close()
             forget(journal.path, ROUND)
         return trials
+
+    @contextlib.contextmanager
+    def _makers(self, config: TrialConfig) -> Iterator[Make | None]:
+        """Workers on Ray, where the config asks for them; queries that nobody has to think of are made here."""
+        place = self.config.place
+        if place is None or config.journal is None:
+            yield None
+            return
+        if not self._joined:
+            settings = self.config.ray
+            cluster = start_ray(
+                num_cpus=settings.num_cpus,
+                object_store_mib=settings.object_store_mib,
+                dashboard=settings.dashboard,
+                logs=self.run.folder("logs").resolve(),
+            )
+            self._open.callback(cluster.stop)
+            self._joined = True
+            require_gpus(place.workers * place.gpus)
+            require_storage(str(self.run.path.resolve()))
+        await_writers(config.journal.path)  # workers outlive a killed driver by some seconds
+        pool = TrialPool(config, place)
+        try:
+            yield pool.make
+        finally:
+            pool.stop()
 
     async def _to_its_end(self, work: Awaitable[T]) -> T:
         """Do it, and close the connections of this event loop."""
@@ -212,34 +249,32 @@ class Exploring:
         )
 
     def _actors(self, base: Path | None) -> list[Actor]:
-        """Those of the config, each policy built once; the policy that explores only where it is there."""
-        policies: dict[str, Policy] = {}
-        actors = []
-        for place, one in enumerate(self.config.actors):
-            if one.policy == LIVE and base is None:
-                continue
-            if one.policy not in policies:
-                policies[one.policy] = self._policy(one.policy, base)
-            actors.append(_actor(place, one, policies[one.policy]))
-        return actors
+        """Those of the config; the policy that explores only where it is there."""
+        return [
+            _actor(place, one, self._policy(one.policy, base))
+            for place, one in enumerate(self.config.actors)
+            if one.policy != LIVE or base is not None
+        ]
 
-    def _policy(self, name: str, base: Path | None) -> Policy:
+    def _policy(self, name: str, base: Path | None) -> Callable[[], Policy]:
+        """What builds a policy in the process that makes the trials."""
         if name == IMAGINED:
-            return self._imaginary().policy
+            return self._imaginary().build
         if name == LIVE:
-            return LocalPolicy(LIVE, str(base))()
+            place = self.config.place
+            return LocalPolicy(LIVE, str(base and base.resolve()), gpu=place is not None and place.gpus > 0)
         config = self.config.policies[name]
         if isinstance(config, EndpointConfig | VllmConfig):
             own = {"mode": config.mode, "system": config.system, "logprobs": config.logprobs}
-            return EndpointPolicy(name, self._client(name), self.format, self.catalog, **own)
-        return config.build(name, self.format, self.catalog)()
+            return partial(EndpointPolicy, name, self._client(name), self.format, self.catalog, **own)
+        return config.build(name, self.format, self.catalog)
 
     def _imaginary(self) -> Actor:
-        policy = GoldPolicy(IMAGINED, self.catalog, self.format)()
-        return Actor(source=Source(name=IMAGINED, policy=IMAGINED), policy=policy)
+        policy = GoldPolicy(IMAGINED, self.catalog, self.format)
+        return Actor(source=Source(name=IMAGINED, policy=IMAGINED), build=policy)
 
 
-def _actor(place: int, config: ActorConfig, policy: Policy) -> Actor:
+def _actor(place: int, config: ActorConfig, build: Callable[[], Policy]) -> Actor:
     sampling = Sampling(temperature=config.temperature, max_tokens=config.max_tokens)
     name = IMAGINED if config.policy == IMAGINED else f"{config.policy}-{place}"
-    return Actor(source=Source(name=name, policy=config.policy, sampling=sampling, force=config.force), policy=policy)
+    return Actor(source=Source(name=name, policy=config.policy, sampling=sampling, force=config.force), build=build)

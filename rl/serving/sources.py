@@ -17,7 +17,7 @@ from rollouts.policy import Policy
 
 
 class Placement(Strict):
-    """Workers of a policy's own, where what it needs is; without, every rollout worker holds it."""
+    """Workers of their own, where what they need is."""
 
     workers: int = Field(default=1, gt=0)
     """Processes."""
@@ -123,7 +123,7 @@ class VllmEngineConfig(Strict):
     options: dict[str, Any] = {}
     """Of vLLM's ``AsyncEngineArgs``."""
     place: Placement | None = None
-    """Its own workers."""
+    """Its own workers; without, every rollout worker holds it."""
 
     def build(self, name: str, format: Format, catalog: Catalog, *, gpu: bool = False) -> Callable[[], Policy]:
         """What builds the policy in the process that plays it."""
@@ -148,7 +148,7 @@ class LocalConfig(Strict):
     adapters: dict[str, ModelPath] = {}
     """Directories of LoRA adapters in PEFT's format, by the names that sources ask for them by."""
     place: Placement | None = None
-    """Its own workers."""
+    """Its own workers; without, every rollout worker holds it."""
 
     def build(self, name: str, format: Format, catalog: Catalog, *, gpu: bool = False) -> Callable[[], Policy]:
         """What builds the policy in the process that plays it."""

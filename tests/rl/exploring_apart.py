@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from executors.catalog import Catalog
 from executors.journal import Journal
-from executors.tool import Tool
+from executors.tool import Tool, as_tool
 from executors.types import ToolCall, ToolSpec
 from rl.exploration import Exploration
-from rl.explore import IMAGINED, Actor, Explorer
+from rl.explore import Explorer
+from rl.trials.worker import IMAGINED, Actor, TrialConfig
 from rollouts.formats.react import ReactFormat
 from rollouts.imagine import SchemaImaginer
 from rollouts.memory import Trial
@@ -44,14 +48,41 @@ def explore(folder: Path, sync: str) -> list[Trial]:
         return [FORMAT.write_call(task.gold, ())]
 
     actors = [
-        Actor(source=Source(name=name, policy=name), policy=ScriptedPolicy(name, script))
+        Actor(source=Source(name=name, policy=name), build=partial(ScriptedPolicy, name, script))
         for name, script in (("live", wrong), (IMAGINED, right))
     ]
     setting = Exploration(episodes=4, trials=3, max_turns=1, focus=0, ltm_sync=2 if sync == "waves" else "strict")
     with Log(folder / "trials.jsonl", Trial) as log:
-        catalog, journal = Catalog([tool("double"), tool("twice")]), Journal(folder / "calls")
-        explorer = Explorer(setting, catalog, FORMAT, SchemaImaginer(), actors, log, seed=1, journal=journal)
-        return asyncio.run(explorer.explore())
+        config = TrialConfig(
+            setting=setting,
+            catalog=Catalog([tool("double"), tool("twice")]),
+            format=FORMAT,
+            imaginer=SchemaImaginer(),
+            actors=actors,
+            seed=1,
+            journal=Journal(folder / "calls"),
+        )
+        return asyncio.run(Explorer(config, log).explore())
+
+
+def deadly_tools(folder: str) -> list[Tool]:
+    """Two tools that write down each call that is really made; the process that makes the ninth dies of it, once."""
+
+    def doubled(number: int) -> int:
+        """Double a number.
+
+        Args:
+            number: such as 12.
+        """
+        made, died = Path(folder) / "made.jsonl", Path(folder) / "died"
+        with made.open("a") as file:
+            file.write(f"{number}\n")
+        if len(made.read_text().splitlines()) == 9 and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 2 * number
+
+    return [as_tool(doubled, name=name) for name in ("double", "twice")]
 
 
 if __name__ == "__main__":

@@ -205,6 +205,18 @@ def test_every_dead_knob_and_impossible_placement_is_told_by_its_key(tmp_path, p
     assert str(path[0]) in said or "99 rollout workers" in said
 
 
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [({"workers": 9}, "ray.num_cpus: 8"), ({"gpus": 1}, "place.gpus"), ({"resources": {"far": 1}}, "place.resources")],
+)
+def test_workers_that_make_trials_and_find_no_room_are_told_by_their_key(tmp_path, place, named):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(shipped("ste/tiny") | {"place": place}, sort_keys=False))
+    assert named in (refusal(config) or "")
+    config.write_text(yaml.safe_dump(shipped("ste/tiny") | {"ray": {"num_cpus": 2}}, sort_keys=False))
+    assert "ray: nothing of this run is on Ray" in (refusal(config) or "")
+
+
 def test_all_mistakes_are_told_at_once_those_that_a_typo_hid_too(tmp_path):
     content = shipped("trice/tiny")
     content["improvement"]["rouns"] = content["improvement"].pop("rounds")

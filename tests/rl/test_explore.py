@@ -13,7 +13,8 @@ from executors.tool import as_tool, tool
 from executors.types import Observation, ToolCall
 from rewards.judge import by_model, by_rule, read_verdict
 from rl.exploration import Ablations, Exploration
-from rl.explore import IMAGINED, Actor, Explorer, judged_trials, shared_out
+from rl.explore import Explorer, judged_trials, shared_out
+from rl.trials.worker import IMAGINED, Actor, TrialConfig
 from rollouts.formats.react import ReactFormat
 from rollouts.imagine import SchemaImaginer
 from rollouts.memory import Trial
@@ -61,15 +62,19 @@ def wrong(task: Task) -> Sequence[str]:
 def actor(name: str, script: Any, temperature: float = 0.0) -> Actor:
     return Actor(
         source=Source(name=name, policy=name, sampling=Sampling(temperature=temperature)),
-        policy=ScriptedPolicy(name, script),
+        build=lambda: ScriptedPolicy(name, script),
     )
+
+
+def config(setting: Exploration, catalog: Catalog, actors: Sequence[Actor], imaginer: Any) -> TrialConfig:
+    return TrialConfig(setting=setting, catalog=catalog, format=FORMAT, imaginer=imaginer, actors=actors, seed=1)
 
 
 def explorer(folder: Path, *, actors: Sequence[Actor] = (), imaginer: Any = None, **setting: Any) -> Explorer:
     log: Log[Trial] = Log(folder / "trials.jsonl", Trial)
     options = {"episodes": 3, "trials": 2, "max_turns": 1, "focus": 0, **setting}
     chosen = actors or [actor(IMAGINED, gold)]
-    return Explorer(Exploration(**options), CATALOG, FORMAT, imaginer or SchemaImaginer(), chosen, log, seed=1)
+    return Explorer(config(Exploration(**options), CATALOG, chosen, imaginer or SchemaImaginer()), log)
 
 
 def run(one: Explorer) -> list[Trial]:
@@ -215,7 +220,8 @@ def test_tools_and_the_episodes_of_a_wave_are_explored_side_by_side(tmp_path):
         catalog = Catalog([as_tool(slow, name=name) for name in ("one", "two")])
         chosen = Exploration(episodes=3, trials=1, max_turns=1, focus=0, without=Ablations(reflection=False), **setting)
         with Log(tmp_path / folder / "trials.jsonl", Trial) as log:
-            asyncio.run(Explorer(chosen, catalog, FORMAT, SchemaImaginer(), [actor(IMAGINED, gold)], log).explore())
+            made = config(chosen, catalog, [actor(IMAGINED, gold)], SchemaImaginer())
+            asyncio.run(Explorer(made, log).explore())
         return most
 
     assert peak("one by one", tools_at_once=1) == 1

@@ -33,6 +33,26 @@ def test_a_policy_that_lost_a_tool_is_withheld_and_the_one_before_stays(tmp_path
     assert gate.current == better
     assert gate.offer("worse", worse, {"add": 0.9, "sum": 0.9}).keys() == {"new"}  # what was learned since is old now
     assert gate.current == better
+    told = gate.told()
+    assert gate.offer("worse", worse, {"add": 0.9, "sum": 0.9, "new": 0.6}) == {} and gate.told()["refused"] == []
+    assert told["refused"] == [{"name": "worse", "lost": {"new": 0.5}}]
+
+
+def test_a_fall_as_large_as_the_tolerance_is_borne(tmp_path):
+    (first, after) = checkpoints(tmp_path, "a/step-1", "b/step-1")
+    gate = Publication(tmp_path, tolerance=0.2)
+    gate.offer("first", first, {"add": 13 / 15, "sum": 14 / 15})
+    assert gate.offer("after", after, {"add": 10 / 15, "sum": 11 / 15}) == {}
+
+
+def test_rounds_that_are_offered_again_are_judged_as_before(tmp_path):
+    rounds = checkpoints(tmp_path, "a/step-1", "b/step-1")
+    scores = [{"add": 1.0}, {"add": 0.9, "new": 1.0}]
+    for _ in range(2):
+        gate = Publication(tmp_path, tolerance=0.2)
+        gate.forget()
+        assert [gate.offer(str(n), path, scores[n]) for n, path in enumerate(rounds)] == [{}, {}]
+        assert gate.current == rounds[1]
 
 
 def test_what_is_in_use_is_a_link_that_moves_with_its_folder(tmp_path):
