@@ -26,7 +26,7 @@ Checkpoint = Annotated[str, typer.Option(help="Which of the run's checkpoints: b
 @app.command()
 def serve(
     runs: Annotated[list[Path], typer.Argument(help="A run's folder, or several.", show_default=False)],
-    checkpoint: Annotated[str, typer.Option(help="What answers by default: best, newest, or step-N.")] = "best",
+    checkpoint: Annotated[str, typer.Option(help="What answers by default: best, newest, or its name.")] = "best",
     follow: Annotated[bool, typer.Option("--follow", help="Take newer weights as the run publishes them.")] = False,
     split: Annotated[str | None, typer.Option(help="Of several runs: each one's share of requests, as 90,10.")] = None,
     adapter: Annotated[list[str] | None, typer.Option(help="A further LoRA adapter, as NAME=FOLDER.")] = None,

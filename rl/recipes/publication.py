@@ -10,8 +10,9 @@ from typing import Any
 from executors.errors import DataError
 from rl.data.rehearsal import lost
 from rl.run import write_json
+from rl.serving.published import IN_USE
 
-LINK, TOLD = "published", "published.json"
+TOLD = "published.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Publication:
     @property
     def current(self) -> Path | None:
         """The checkpoint in use; None before the first."""
-        link = self.folder / LINK
+        link = self.folder / IN_USE
         return link.resolve() if link.exists() else None
 
     def told(self) -> dict[str, Any]:
@@ -59,10 +60,10 @@ class Publication:
             write_json(self.folder / TOLD, {**told, "refused": [*others, refused]})
             return missed
         self.folder.mkdir(parents=True, exist_ok=True)
-        fresh = self.folder / f".{LINK}.{os.getpid()}"
+        fresh = self.folder / f".{IN_USE}.{os.getpid()}"
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(os.path.relpath(checkpoint.resolve(), self.folder.resolve()))
-        os.replace(fresh, self.folder / LINK)
+        os.replace(fresh, self.folder / IN_USE)
         write_json(self.folder / TOLD, {"name": name, "tools": dict(tools), "refused": others})
         return {}
 

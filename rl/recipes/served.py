@@ -1,7 +1,7 @@
 """How runs are served: what of a run's folder the endpoint needs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,26 +11,34 @@ from rich.console import Console
 
 from executors.catalog import Catalog
 from executors.errors import ConfigError, DataError
+from executors.executor import Executor
 from executors.types import ToolSpec
 from rl.config import validate
+from rl.data.explored import in_modes
 from rl.models.load import load_tokenizer
 from rl.models.tool_head import token_of
 from rl.recipes.executors import ExecutorBuilder
 from rl.recipes.parts import TriceConfig
+from rl.recipes.ste_config import SteConfig
+from rl.recipes.toolalpaca_config import ToolAlpacaConfig
+from rl.recipes.toolalpaca_tools import ApiExecutorBuilder, read_apis
 from rl.recipes.toolgen_attempts import ToolGenOpener, catalog_of, read_tokens
 from rl.recipes.toolgen_config import ToolGenConfig
 from rl.recipes.toolkengpt_config import ToolkenGptConfig
 from rl.run import Run
 from rl.serving.app import LlmOptions, Served, serve_run
 from rl.serving.chat import REPLY
+from rl.serving.offering import Offering
 from rl.serving.policies import LocalPolicy
 from rl.serving.published import Published
-from rl.serving.repl import chat, converse
+from rl.serving.repl import converse
 from rl.serving.split import read_shares
 from rl.serving.toolken import ToolkenPolicy
 from rl.serving.weights import Opener
 from rollouts.formats import Format
 from rollouts.formats.toolken import ToolkenFormat
+from rollouts.instances import CorpusFormat
+from rollouts.policy import Policy
 
 _LOOK_EVERY = 1.0
 """Seconds between looks at a run's folder."""
@@ -107,12 +115,20 @@ def chat_with(path: Path, checkpoint: str = "best") -> None:
         ConfigError, DataError: the run has no such policy, or none that can be asked.
     """
     opened = open_run(path)
-    found = Published(opened.checkpoints, opened.choice or checkpoint).default()
+    found = Published(opened.checkpoints, opened.choice or checkpoint, staged=opened.staged).default()
     if opened.opener is None:
-        chat(found.path, opened.format, opened.catalog)
-        return
-    policy, executor = opened.opener(found.path, found.version), opened.builder()
-    converse(policy, opened.format, executor, sampling=REPLY, max_turns=opened.max_turns, console=Console())
+        policy: Policy = LocalPolicy(found.id, str(found.path), found.version, gpu=torch.cuda.is_available())()
+    else:
+        policy = opened.opener(found.path, found.version)
+    converse(
+        policy,
+        opened.format,
+        opened.builder(),
+        sampling=REPLY,
+        max_turns=opened.max_turns,
+        console=Console(),
+        offering=opened.offering,
+    )
 
 
 def _served(name: str, path: Path, wanted: Wanted) -> Served:
@@ -121,8 +137,10 @@ def _served(name: str, path: Path, wanted: Wanted) -> Served:
         name=name,
         checkpoints=opened.checkpoints,
         checkpoint=opened.choice or wanted.checkpoint,
+        staged=opened.staged,
         format=opened.format,
         catalog=opened.catalog,
+        offering=opened.offering,
         opener=opened.opener,
         executor=opened.builder if wanted.execute else None,
         max_turns=opened.max_turns,
@@ -141,9 +159,13 @@ class Opened:
     """Their folder."""
     choice: str | None = None
     """The checkpoint that can be asked, where that is but one."""
+    staged: bool = False
+    """Whether each stage has a folder of its own among them."""
     format: Format
     catalog: Catalog
-    builder: ExecutorBuilder
+    offering: Offering = Offering()
+    """What else it can be offered, and which tools where nothing is said of them."""
+    builder: Callable[[], Executor]
     """Of what runs its tools."""
     max_turns: int
     opener: Opener | None = None
@@ -154,21 +176,22 @@ def open_run(path: Path) -> Opened:
     """A run's policy, whichever recipe made it.
 
     Raises:
-        ConfigError: it is none that can be asked questions, and what to do instead.
+        ConfigError: the run's config is none of a recipe's, or its policy answers no questions.
         DataError: the folder is no run, or a part of it is missing.
     """
     run = Run.open(path)
-    recipe = run.config().get("recipe")
-    if recipe == "toolkengpt":
-        return _toolken(run)
-    if recipe == "toolgen":
-        return _toolgen(run)
-    if recipe != "trice":
-        raise ConfigError(f"{path} is a run of {recipe}, and {_REFUSED.get(str(recipe), _OTHER)}")
+    recipe = str(run.config().get("recipe"))
+    openers = {"trice": _trice, "ste": _ste, "toolalpaca": _toolalpaca, "toolkengpt": _toolken, "toolgen": _toolgen}
+    if recipe not in openers:
+        raise ConfigError(f"{path} is a run of {recipe!r}, which is no recipe here: {', '.join(openers)}")
+    return openers[recipe](run)
+
+
+def _trice(run: Run) -> Opened:
     config = validate(run.config(), TriceConfig, str(run.resolved))
     catalog = config.tasks.catalog()
     return Opened(
-        checkpoints=(path / "checkpoints").resolve(),
+        checkpoints=(run.path / "checkpoints").resolve(),
         format=config.format.build(),
         catalog=catalog,
         builder=ExecutorBuilder(catalog, config.rollouts.tool_timeout),
@@ -176,11 +199,34 @@ def open_run(path: Path) -> Opened:
     )
 
 
-_REFUSED = {
-    "toolalpaca": "talks to simulated APIs, each described in the request; its figures are in "
-    "evaluation/summary.json, and 'apprentice train' with --resume and another improvement goes on from it",
-}
-_OTHER = "its policy is not one that can be asked; 'apprentice train' of recipe trice makes one that can"
+def _ste(run: Run) -> Opened:
+    """An STE run's policies: by default the one that passed the gate, with all of the run's tools."""
+    config = validate(run.config(), SteConfig, str(run.resolved))
+    catalog, exploitation = config.catalog(), config.exploitation
+    format = config.format.build()
+    return Opened(
+        checkpoints=(run.path / "checkpoints").resolve(),
+        staged=True,
+        format=in_modes(format) if exploitation.modes else format,
+        catalog=catalog,
+        builder=ExecutorBuilder(catalog, _TOOL_TIMEOUT),
+        max_turns=max(config.exploration.max_turns, 2 if exploitation.responses else 1),
+    )
+
+
+def _toolalpaca(run: Run) -> Opened:
+    """A ToolAlpaca run's policy, with the simulated APIs of its corpus or any tools that a request describes."""
+    config = validate(run.config(), ToolAlpacaConfig, str(run.resolved))
+    apis = read_apis(run)
+    return Opened(
+        checkpoints=(run.path / "checkpoints").resolve(),
+        staged=True,
+        format=CorpusFormat(),
+        catalog=apis.catalog,
+        offering=Offering(others=True, chosen=apis.chosen),
+        builder=ApiExecutorBuilder(apis.catalog),
+        max_turns=config.max_turns,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from rl.serving.execution import Execution
 from rl.serving.gate import Figures, Limits, log_to_stderr
 from rl.serving.http import Answer, ChatEngine, build_api
 from rl.serving.keys import KEYS, KEYS_FILE, Keyring, keys_from_environment
+from rl.serving.offering import Offering
 from rl.serving.pace import Pace
 from rl.serving.split import SPLIT, Router, Split
 from rl.serving.tools import together
@@ -69,10 +70,14 @@ class Served:
     """The folder that its run publishes them in."""
     checkpoint: str = "best"
     """The one that answers by default: ``best``, ``newest``, or its name in the folder."""
+    staged: bool = False
+    """Whether each stage of the run has a folder of its own in there, named after it."""
     format: Format
     """That it was trained to read and write."""
     catalog: Catalog
     """The tools that it was trained with; clients run them."""
+    offering: Offering = Offering()
+    """What else it can be offered, and which tools where a request names none."""
     opener: Opener | None = None
     """What loads a checkpoint where that is not a model as transformers knows it."""
     executor: Callable[[], Executor] | None = None
@@ -94,7 +99,7 @@ class Served:
         """Its checkpoints, as ``rl.serving.published.Published`` reads them."""
         from rl.serving.published import Published
 
-        return Published(self.checkpoints, self.checkpoint)
+        return Published(self.checkpoints, self.checkpoint, staged=self.staged)
 
 
 class EngineReplica(ChatEngine):
@@ -120,7 +125,14 @@ class EngineReplica(ChatEngine):
             return LocalPolicy(served.name, str(path), version, gpu=gpu)()
 
         def build(policy: Policy) -> ChatServer:
-            return ChatServer(policy, served.format, specs, sampling=served.sampling, execution=execution)
+            return ChatServer(
+                policy,
+                served.format,
+                specs,
+                sampling=served.sampling,
+                execution=execution,
+                offering=served.offering,
+            )
 
         opener = served.opener or open_model
         if llm is not None and served.llm is not None:

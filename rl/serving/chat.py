@@ -11,6 +11,7 @@ from typing import Any
 from executors.types import ToolCall, ToolSpec
 from rl.serving.completions import CompletionRequest, ReplyRequest, TextServer
 from rl.serving.execution import Execution, allowed, answered, attempts
+from rl.serving.offering import Offering
 from rl.serving.protocol import Answered, Asked, answer, ask
 from rl.serving.replies import before_stop, counted, envelope, growing, logprobs_of, reply, require_tokens, usage
 from rl.serving.wire import ChatRequest
@@ -33,6 +34,7 @@ class ChatServer:
         *,
         sampling: Sampling = REPLY,
         execution: Execution | None = None,
+        offering: Offering = Offering(),
     ) -> None:
         """
         Args:
@@ -41,12 +43,14 @@ class ChatServer:
             specs: the tools that it was trained with; callers run them.
             sampling: see ``REPLY``.
             execution: runs the tools for callers who ask for it; None where nobody may.
+            offering: what else the policy can be offered, and which tools where a request names none.
         """
         self.policy = policy
         self.format = format
         self.specs = tuple(specs)
         self.sampling = sampling
         self.execution = execution
+        self.offering = offering
         self._texts = TextServer(policy, sampling)
         self._structures: Any = None
 
@@ -71,7 +75,7 @@ class ChatServer:
         return self._envelope(asking, asked) | {"choices": choices, "usage": usage(completions)}
 
     def _choice(self, index: int, completion: Completion, asked: Asked, chat: ChatRequest) -> dict[str, Any]:
-        answered = answer(completion, asked, self.format, self.specs)
+        answered = answer(completion, asked, self.format)
         message: dict[str, Any] = {"role": "assistant", "content": answered.content}
         if answered.calls:
             message["tool_calls"] = [_wire_call(call) for call in answered.calls]
@@ -82,7 +86,15 @@ class ChatServer:
     async def _execute(self, chat: ChatRequest) -> dict[str, Any]:
         """The response to a request that has the server run the tools: whole episodes."""
         session = _session()
-        playing = attempts(chat, self.format, self.specs, self.execution, session=session, defaults=self.sampling)
+        playing = attempts(
+            chat,
+            self.format,
+            self.specs,
+            self.execution,
+            session=session,
+            defaults=self.sampling,
+            offering=self.offering,
+        )
         require_tokens(self.policy, map(int, chat.logit_bias), "logit_bias")
         episodes = await asyncio.gather(*(attempt.play(self.policy, self.format) for attempt in playing))
         told = [answered(episode, attempt) for episode, attempt in zip(episodes, playing, strict=True)]
@@ -137,7 +149,7 @@ class ChatServer:
                 if not begun:
                     yield head | _delta({"role": "assistant", "content": ""})
                     begun = True
-                content = asked.content_so_far(before_stop(text, asked.stop), self.format, self.specs)
+                content = asked.content_so_far(before_stop(text, asked.stop), self.format)
                 if len(content) > len(sent):
                     yield head | _delta({"content": content[len(sent) :]})
                     sent = content
@@ -146,14 +158,14 @@ class ChatServer:
         self, completion: Completion, asked: Asked, chat: ChatRequest, sent: str, begun: bool
     ) -> list[dict[str, Any]]:
         """What of a complete reply has not been sent yet, and how it ended."""
-        answered = answer(completion, asked, self.format, self.specs)
+        answered = answer(completion, asked, self.format)
         last = _delta(_extra(answered), answered.finish)
         if chat.logprobs:
             last["choices"][0]["logprobs"] = logprobs_of(completion, self.policy)
         return [*map(_delta, _last_deltas(answered, sent, begun)), last]
 
     def _ask(self, chat: ChatRequest) -> Asked:
-        asked = ask(chat, self.format, self.specs, session=_session(), defaults=self.sampling)
+        asked = ask(chat, self.format, self.specs, session=_session(), defaults=self.sampling, offering=self.offering)
         require_tokens(self.policy, asked.request.sampling.logit_bias, "logit_bias")
         return asked
 

@@ -5,13 +5,14 @@ training plays (``rollouts.episode``), with the executor's limits.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from executors.executor import Executor
 from executors.types import MalformedCall, Observation, ToolCall, ToolSpec
+from rl.serving.offering import Offering
 from rl.serving.protocol import Answered, Asked, ask
-from rl.serving.wire import ChatError, ChatRequest, Extra, OfferedTool
+from rl.serving.wire import ChatError, ChatRequest, Extra
 from rollouts.episode import play
 from rollouts.formats import Format
 from rollouts.policy import Policy, Source
@@ -70,16 +71,18 @@ def attempts(
     *,
     session: str,
     defaults: Sampling,
+    offering: Offering = Offering(),
 ) -> list[Attempt]:
     """The episodes that a request asks for, as many as it wants choices.
 
     Args:
-        chat: the request; where it offers no tools, all are meant.
+        chat: the request; where it offers no tools, those are meant that a question is offered by default.
         format: how the policy was trained to read and write.
         specs: the tools that it was trained with.
         execution: what runs them; None where nobody may ask for that.
         session: of the request.
         defaults: how replies are drawn where the request does not say.
+        offering: which tools are meant where the request names none; others cannot be run here.
 
     Raises:
         ChatError: the request cannot be honoured, and why.
@@ -88,10 +91,10 @@ def attempts(
     most = chat.apprentice.max_turns or execution.max_turns
     if most > execution.max_turns:
         raise ChatError(f"this server allows {execution.max_turns} turns", param="apprentice.max_turns")
-    if "tools" not in chat.model_fields_set and not chat.apprentice.every_tool:
-        every = [OfferedTool.model_validate(spec.as_openai()) for spec in specs]
-        chat = chat.model_copy(update={"tools": every})
-    asked = ask(chat, format, specs, session=session, defaults=defaults)
+    if "tools" not in chat.model_fields_set:
+        chat = chat.model_copy(update={"apprentice": chat.apprentice.model_copy(update={"every_tool": True})})
+    own = replace(offering, others=False)
+    asked = ask(chat, format, specs, session=session, defaults=defaults, offering=own)
     if len(asked.request.segments) > 1:
         raise ChatError("an episode begins with a question; leave out the calls after it", param="messages")
     force: Force | None = "call" if asked.offered and asked.request.prefix else None if asked.offered else "direct"

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from executors.types import MalformedCall, Observation, ToolCall, ToolSpec
+from rl.serving.offering import Offering
 from rl.serving.wire import (
     AssistantMessage,
     ChatError,
@@ -25,7 +26,6 @@ from rl.serving.wire import (
     Drawing,
     Extra,
     Message,
-    NamedTool,
     PlainText,
     SystemMessage,
     ToolMessage,
@@ -42,6 +42,8 @@ class Asked:
     """A chat request as the policy gets it."""
 
     request: Request
+    specs: tuple[ToolSpec, ...]
+    """Of the tools that replies are read with: those of the training, and those that the request describes."""
     offered: frozenset[str]
     """Names of the tools that the reply may call."""
     unread: int
@@ -66,9 +68,9 @@ class Asked:
             for number in range(count)
         ]
 
-    def content_so_far(self, text: str, format: Format, specs: Sequence[ToolSpec]) -> str:
+    def content_so_far(self, text: str, format: Format) -> str:
         """What of a growing reply is content for sure."""
-        return self.behind(text) if self.schema is not None else format.answer_so_far(text, specs) or ""
+        return self.behind(text) if self.schema is not None else format.answer_so_far(text, self.specs) or ""
 
     def behind(self, text: str) -> str:
         """What of a reply follows what it was made to begin with."""
@@ -82,7 +84,13 @@ class Asked:
 
 
 def ask(
-    chat: ChatRequest, format: Format, specs: Sequence[ToolSpec], *, session: str, defaults: Sampling = Sampling()
+    chat: ChatRequest,
+    format: Format,
+    specs: Sequence[ToolSpec],
+    *,
+    session: str,
+    defaults: Sampling = Sampling(),
+    offering: Offering = Offering(),
 ) -> Asked:
     """What a policy is asked by a chat request.
 
@@ -92,14 +100,16 @@ def ask(
         specs: the tools that it was trained with.
         session: of the request; another for each.
         defaults: how replies are drawn where the request does not say.
+        offering: what else the policy can be offered.
 
     Raises:
         ChatError: the request cannot be honoured, and why.
     """
-    offered = _offered(chat, specs)
-    schema = _schema(chat, format, offered)
     question, following = _last_question(chat.messages)
     prompt = chat.messages[question]
+    specs = offering.known(chat, specs)
+    offered = offering.offered(chat, specs, prompt.content)
+    schema = _schema(chat, format, offered)
     task = Task(id=session, prompt=prompt.content, tools=tuple(spec.name for spec in offered))
     segments: list[str | Completion] = [format.opening(task, offered)]
     turns: list[Turn] = []
@@ -127,7 +137,8 @@ def ask(
         prefix=_prefix(chat, format, offered),
         seed=secrets.randbits(53) if chat.seed is None else derive_seed("chat", chat.seed),
     )
-    return Asked(request, frozenset(task.tools), question, chat.stop, chat.parallel_tool_calls, schema)
+    names = frozenset(task.tools)
+    return Asked(request, tuple(specs), names, question, chat.stop, chat.parallel_tool_calls, schema)
 
 
 def _schema(chat: ChatRequest, format: Format, offered: Sequence[ToolSpec]) -> Mapping[str, Any] | None:
@@ -209,39 +220,6 @@ def _call(wire: WireCall, here: str) -> ToolCall:
     return ToolCall(wire.function.name, arguments)
 
 
-def _offered(chat: ChatRequest, specs: Sequence[ToolSpec]) -> tuple[ToolSpec, ...]:
-    """The tools that the reply may call, as the policy knows them."""
-    known = {spec.name: spec for spec in specs}
-    if chat.apprentice.every_tool and chat.tools:
-        raise ChatError("'apprentice.every_tool' offers all tools; leave 'tools' out", param="apprentice.every_tool")
-    names = list(known) if chat.apprentice.every_tool else []
-    for index, tool in enumerate(chat.tools):
-        name = tool.function.name
-        if name not in known:
-            raise ChatError(
-                f"this policy was not trained with a tool {name!r}; it knows {', '.join(known) or 'none'}",
-                param=f"tools[{index}].function.name",
-                code="unsupported_value",
-            )
-        trained = known[name].parameters.get("properties", {})
-        if set(tool.function.parameters.get("properties", {})) != set(trained):
-            raise ChatError(
-                f"{name!r} takes the parameters that the policy was trained with: {', '.join(trained) or 'none'}",
-                param=f"tools[{index}].function.parameters",
-                code="unsupported_value",
-            )
-        names.append(name)
-    if isinstance(chat.tool_choice, NamedTool):
-        if chat.tool_choice.function.name not in names:
-            name = chat.tool_choice.function.name
-            raise ChatError(f"'tool_choice' names {name!r}, which 'tools' does not offer", param="tool_choice")
-        return (known[chat.tool_choice.function.name],)
-    if chat.tool_choice == "required" and not names:
-        raise ChatError("'tool_choice' is 'required' and 'tools' offers none", param="tool_choice")
-    offered = set(names)
-    return () if chat.tool_choice == "none" else tuple(spec for spec in specs if spec.name in offered)
-
-
 def _prefix(chat: ChatRequest, format: Format, offered: Sequence[ToolSpec]) -> str:
     """What the reply is made to begin with, so that it calls, or answers, as ``tool_choice`` says."""
     if not offered:
@@ -312,7 +290,7 @@ def _structured(asked: Asked, completion: Completion) -> str:
     return content
 
 
-def answer(completion: Completion, asked: Asked, format: Format, specs: Sequence[ToolSpec]) -> Answered:
+def answer(completion: Completion, asked: Asked, format: Format) -> Answered:
     """What to tell of a reply: calls of offered tools, or a text; a call that went wrong is told as such."""
     extra = Extra(reply=completion.text, unread_messages=asked.unread)
     completion = asked.cut(completion)
@@ -321,7 +299,7 @@ def answer(completion: Completion, asked: Asked, format: Format, specs: Sequence
         return Answered(_structured(asked, completion), (), finish, extra)
     offered: list[ToolCall] = []
     went_wrong: dict[str, str] = {}
-    for call in format.parse(completion.text, specs) if completion.calls is None else completion.calls:
+    for call in format.parse(completion.text, asked.specs) if completion.calls is None else completion.calls:
         if isinstance(call, MalformedCall):
             went_wrong.setdefault("malformed_call", call.error)
         elif call.tool not in asked.offered:
@@ -332,7 +310,7 @@ def answer(completion: Completion, asked: Asked, format: Format, specs: Sequence
         if not asked.parallel:
             extra = extra.model_copy(update={"untold_calls": len(offered) - 1})
             del offered[1:]
-        content = format.answer_so_far(completion.text, specs) or None
+        content = format.answer_so_far(completion.text, asked.specs) or None
         return Answered(content, tuple(offered), "tool_calls", extra)
     if not went_wrong:
         return Answered(format.answer(completion.text), (), finish, extra)

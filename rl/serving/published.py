@@ -11,6 +11,8 @@ from rl.models.lora import BASE, base_of
 
 BEST, NEWEST = "best", "newest"
 """Choices of a checkpoint that may come to mean another one while the run goes on."""
+IN_USE = "published"
+"""The link to the checkpoint that a run has put into use, of recipes that have a gate before that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +40,18 @@ class Checkpoint:
 class Published:
     """A folder of checkpoints, and which of them answers by default."""
 
-    def __init__(self, folder: Path, choice: str = BEST) -> None:
+    def __init__(self, folder: Path, choice: str = BEST, *, staged: bool = False) -> None:
         """
         Args:
             folder: with ``step-N`` and perhaps ``best`` in it.
             choice: ``best``, as the run judges, and the newest while it has not judged yet; ``newest``; or the name of
                 one in the folder.
+            staged: whether each stage of the run has a folder of its own in there; its name is then that of the last
+                checkpoint in it.
         """
         self.folder = folder
         self.choice = choice
+        self.staged = staged
 
     def default(self) -> Checkpoint:
         """The one that answers by default, as the folder is now.
@@ -70,7 +75,14 @@ class Published:
             return self._base()
         if not id or "/" in id or id.startswith("."):
             return None
-        return _read((self.folder / id).resolve(), id)
+        return self._find(id)
+
+    def _find(self, id: str) -> Checkpoint | None:
+        path = (self.folder / id).resolve()
+        if self.staged and not is_model(path):
+            steps = {int(found.name[5:]): found for found in path.glob("step-*") if found.name[5:].isdecimal()}
+            path = steps[max(steps)] if steps else path
+        return _read(path, id)
 
     def every(self) -> list[Checkpoint]:
         """All that can be served, newest first, what training began with last."""
@@ -78,18 +90,27 @@ class Published:
         return [*self._saved(), *([base] if base else [])]
 
     def _best(self) -> Checkpoint | None:
-        best = (self.folder / BEST).resolve()
-        return _read(best) if best.parent == self.folder.resolve() else _read(best, BEST)
+        best = (self.folder / (BEST if (self.folder / BEST).exists() else IN_USE)).resolve()
+        return _read(best) if best.parent == self.folder.resolve() else _read(best, self._stage(best) or BEST)
+
+    def _stage(self, path: Path) -> str:
+        """The stage that a checkpoint is of; empty where stages have no folders."""
+        return path.parent.name if self.staged and path.parent.parent == self.folder.resolve() else ""
 
     def _saved(self) -> list[Checkpoint]:
-        names = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        found = [self.find(name) for name in names if name not in (BEST, BASE)]
-        return sorted(filter(None, found), key=lambda one: (one.version, one.saved), reverse=True)
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        names = [path.name for path in paths if not (self.staged and path.is_symlink())]
+        found = [self.find(name) for name in names if name not in (BEST, IN_USE, BASE)]
+        steps = 0 if self.staged else 1  # those of several stages say nothing of which is newer
+        return sorted(filter(None, found), key=lambda one: (one.version * steps, one.saved), reverse=True)
 
     def _base(self) -> Checkpoint | None:
         """What training began with: the model without any adapter, or the first checkpoint."""
         adapted = next((one for one in self._saved() if one.adapter), None)
-        return _read(adapted.base if adapted else self.folder / "step-0", BASE)
+        first = self.folder / "step-0"
+        if self.staged and not first.exists():
+            return self._find(BASE)
+        return _read(adapted.base if adapted else first, BASE)
 
 
 def read_adapter(path: Path, id: str) -> Checkpoint:

@@ -2,17 +2,13 @@
 
 import asyncio
 import sys
-from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.markup import escape
 
-from executors.catalog import Catalog
 from executors.executor import Executor
 from executors.types import MalformedCall, Observation, ToolCall
-from rl.serving.chat import REPLY
-from rl.serving.policies import LocalPolicy
+from rl.serving.offering import Offering
 from rollouts.episode import play
 from rollouts.formats import Format
 from rollouts.policy import Policy, Source
@@ -22,42 +18,27 @@ _TOLD = 24
 """Tools that are named at the beginning."""
 
 
-def chat(
-    checkpoint: Path,
+def converse(
+    policy: Policy,
     format: Format,
-    catalog: Catalog,
+    executor: Executor,
     *,
-    sampling: Sampling = REPLY,
-    max_turns: int = 4,
-    console: Console | None = None,
+    sampling: Sampling,
+    max_turns: int,
+    console: Console,
+    offering: Offering = Offering(),
 ) -> None:
     """Answer questions from standard input until it ends, or until Ctrl-C.
 
     Args:
-        checkpoint: a model directory.
-        format: that the policy was trained to read and write.
-        catalog: its tools, which are run here.
+        policy: who answers.
+        format: that it was trained to read and write.
+        executor: runs its tools here.
         sampling: of replies.
         max_turns: calls after which a question is given up.
         console: where to write.
-
-    Raises:
-        DataError: the directory holds no model.
+        offering: which of the tools a question is offered.
     """
-    converse(
-        LocalPolicy(checkpoint.name, str(checkpoint), gpu=torch.cuda.is_available())(),
-        format,
-        Executor(catalog),
-        sampling=sampling,
-        max_turns=max_turns,
-        console=console or Console(),
-    )
-
-
-def converse(
-    policy: Policy, format: Format, executor: Executor, *, sampling: Sampling, max_turns: int, console: Console
-) -> None:
-    """As ``chat``, with any policy."""
     names = executor.catalog.names
     more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
     console.print(f"Tools: {', '.join(names[:_TOLD])}{more}. Each question stands alone; Ctrl-D ends.")
@@ -71,7 +52,8 @@ def converse(
                     continue
                 if not sys.stdin.isatty():
                     console.print(escape(question))
-                task = Task(id=f"chat-{asked}", prompt=question, tools=executor.catalog.names)
+                tools = offering.names(question, executor.catalog.specs())
+                task = Task(id=f"chat-{asked}", prompt=question, tools=tools)
                 attempt = play(task, policy, executor, format, source=source, seed=asked, max_turns=max_turns)
                 _show(runner.run(attempt), console)
                 asked += 1

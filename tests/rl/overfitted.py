@@ -1,6 +1,7 @@
 """A tiny checkpoint that knows four questions by heart: two it calls the calculator for, two it answers."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from rl.losses.objective import Sft
 from rl.models.tiny import build_model, build_tokenizer
 from rl.serving.policies import GoldPolicy
 from rollouts.episode import play
+from rollouts.formats import Format
 from rollouts.formats.inline import InlineFormat
 from rollouts.types import Task
 
@@ -32,7 +34,6 @@ _CALLS = {SUM: "2+3", PRODUCT: "17*3"}
 
 def write_checkpoint(folder: Path) -> Path:
     """Train it, and leave it in a folder in Hugging Face's format."""
-    torch.set_num_threads(1)
     tasks = [
         Task(
             id=question,
@@ -43,17 +44,37 @@ def write_checkpoint(folder: Path) -> Path:
         )
         for question, answer in ANSWERS.items()
     ]
-    texts = [*ANSWERS, *ANSWERS.values()] * 3
-    specs = CATALOG.specs()
-    tokenizer = build_tokenizer(texts, markers=FORMAT.markers(specs), vocab_size=340, max_length=96)
-    model = build_model(len(tokenizer), width=48, layers=2, heads=4, max_length=96, seed=0)
-    encoder = Encoder(tokenizer, FORMAT, {spec.name: spec for spec in specs}, max_tokens=96)
-    gold = GoldPolicy("gold", CATALOG, FORMAT)()
-    episodes = [asyncio.run(play(task, gold, Executor(CATALOG), FORMAT)) for task in tasks]
+    return write_by_heart(folder, tasks, Executor(CATALOG), FORMAT, max_length=96)
+
+
+def write_by_heart(
+    folder: Path, tasks: Sequence[Task], executor: Executor, format: Format, *, max_length: int, steps: int = STEPS
+) -> Path:
+    """Train a tiny model until it knows the gold attempts at some tasks by heart.
+
+    Args:
+        folder: of the checkpoints.
+        tasks: with their calls and answers.
+        executor: runs the calls.
+        format: how attempts are written.
+        max_length: of an attempt, in tokens.
+        steps: of training.
+    """
+    torch.set_num_threads(1)
+    specs = executor.catalog.specs()
+    gold = GoldPolicy("gold", executor.catalog, format)()
+    episodes = [asyncio.run(play(task, gold, executor, format)) for task in tasks]
+    told = [text for task in tasks for text in (task.prompt, task.answer or "")]
+    read = [format.opening(task, executor.catalog.specs(task.tools)) for task in tasks]
+    markers = format.markers(specs)
+    tokenizer = build_tokenizer([*told * 3, *read], markers=markers, vocab_size=340, max_length=max_length)
+    model = build_model(len(tokenizer), width=48, layers=2, heads=4, max_length=max_length, seed=0)
+    encoder = Encoder(tokenizer, format, {spec.name: spec for spec in specs}, max_tokens=max_length)
     groups = [RankedGroup(task, (Candidate(e, Reward(1.0)),)) for task, e in zip(tasks, episodes, strict=True)]
     examples = encoder.examples(groups)
-    learner = Learner(model, pad_id=int(tokenizer.pad_token_id))
-    learner.begin(Stage(name="by-heart", objective=Sft(), optimiser=OptimiserConfig(), steps=STEPS))
-    for step in range(STEPS):
+    assert len(examples) == len(tasks), f"an attempt is longer than {max_length} tokens"
+    learner = Learner(model, pad_id=int(tokenizer.pad_token_id or 0))
+    learner.begin(Stage(name="by-heart", objective=Sft(), optimiser=OptimiserConfig(), steps=steps))
+    for step in range(steps):
         learner.step(examples, step)
-    return checkpoint.save(folder, STEPS, model, tokenizer, learner.state())
+    return checkpoint.save(folder, steps, model, tokenizer, learner.state())
