@@ -23,6 +23,8 @@ class WorkerConfig:
     """By name, how to build each policy."""
     executor: Callable[[], Executor]
     format: Format
+    formats: Mapping[str, Format] = field(default_factory=dict)
+    """By source, how it reads and writes, where that is not as the others do."""
     max_turns: int = 4
     seed: int = 0
     episodes: int = 512
@@ -131,7 +133,7 @@ class RolloutWorker:
                 del self._running[attempt.id]
 
     async def _play(self, task: Task, source: Source, attempt: Attempt) -> Episode:
-        policy, format = self.policies[source.policy], self.config.format
+        policy, format = self.policies[source.policy], self.config.formats.get(source.name, self.config.format)
         seed = derive_seed(self.config.seed, attempt.round, task.id, source.name, attempt.number)
         searching, told = self.config.searching, self.config.on_search
         if searching is None or isinstance(policy, ScriptedPolicy):

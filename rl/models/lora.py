@@ -122,6 +122,7 @@ def load_adapter(model: PreTrainedModel, path: Path) -> None:
     said = model.load_adapter(
         str(path),
         adapter_name="default",
+        adapter_state_dict=older_weights(path),
         is_trainable=True,
         ignore_mismatched_sizes=True,  # told of below, by name
     )
@@ -131,6 +132,14 @@ def load_adapter(model: PreTrainedModel, path: Path) -> None:
             f"the adapter in {path} does not fit the model in {base_of(path)}: {wrong}; it was trained on another one"
         )
     train_adapter(model)
+
+
+def older_weights(path: Path) -> dict[str, torch.Tensor] | None:
+    """The weights of an adapter that older tools wrote to ``adapter_model.bin``; None where PEFT's file is there."""
+    older = path / "adapter_model.bin"
+    if (path / "adapter_model.safetensors").exists() or not older.exists():
+        return None
+    return torch.load(older, map_location="cpu", weights_only=True)
 
 
 def _lacking(model: PreTrainedModel, missing: Iterable[str]) -> set[str]:

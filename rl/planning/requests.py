@@ -17,6 +17,8 @@ class Asked:
     """Requests, at most."""
 
     requests: int
+    read: int
+    """Tokens that are sent: each question, and each solved example before it, is at most what the model reads."""
     written: int
     """Tokens that come back."""
 
@@ -54,10 +56,7 @@ def endpoints(config: RecipeConfig) -> Iterator[str]:
             continue
         taught, played = _taught(config, name), _played(config, name)
         known = [one for one in (taught, played) if isinstance(one, Asked)]
-        cost = sum(
-            one.requests * config.model.max_length * policy.prompt_price + one.written * policy.completion_price
-            for one in known
-        )
+        cost = sum(one.read * policy.prompt_price + one.written * policy.completion_price for one in known)
         bound = f", and never more than ${policy.max_usd:g}" if policy.max_usd else ""
         priced = f"at most ${cost / 1e6:,.2f}{bound}" if cost else "no price is given"
         parts = [_told(taught, "in stage 1"), _told(played, "in stage 2")]
@@ -82,17 +81,19 @@ def _taught(config: RecipeConfig, name: str) -> Asked | str | None:
     if count is None:
         tokens = each * demonstrator.max_tokens
         return f"at most {each} requests ({tokens:,} tokens written) for each question that the policy gets wrong"
-    return Asked(count * each, count * each * demonstrator.max_tokens)
+    length = config.model.max_length * (1 + demonstrator.shots)
+    return Asked(count * each, count * each * length, count * each * demonstrator.max_tokens)
 
 
 def _played(config: RecipeConfig, name: str) -> Asked:
     """What sources of stage 2 ask it."""
     if "improve" not in config.stages:
-        return Asked(0, 0)
+        return Asked(0, 0, 0)
     sources = [source for source in config.sources if source.policy == name]
     tasks = config.improvement.rounds * config.improvement.tasks_per_round * config.rollouts.replies
     return Asked(
         tasks * sum(source.count for source in sources),
+        tasks * sum(source.count * config.model.max_length * (1 + source.shots) for source in sources),
         tasks * sum(source.count * source.max_tokens for source in sources),
     )
 

@@ -88,6 +88,16 @@ class Demonstrations:
         count = self._config.few_shot
         return self.with_shots(count, self._config.cloning.annotators.call_rate) if count else self._format
 
+    def source_formats(self) -> dict[str, Format]:
+        """By source of stage 2, how those read that have solved examples put before each question.
+
+        Raises:
+            ConfigError: see ``with_shots``.
+        """
+        counts = {source.shots for source in self._config.sources if source.shots}
+        formats = {count: self.with_shots(count, call_rate=None) for count in counts}
+        return {source.name: formats[source.shots] for source in self._config.sources if source.shots}
+
     def texts(self) -> Iterator[str]:
         """What a tokenizer is built from: training prompts, and the gold attempts at them."""
         specs = self._benchmark.catalog.specs()
@@ -197,11 +207,14 @@ class Demonstrations:
         """The run's format behind solved examples.
 
         Raises:
-            ConfigError: the format is a chat template, whose turns are no text.
+            ConfigError: the format is a chat template, whose turns are no text; or nothing is demonstrated.
         """
         if isinstance(self._format, ChatFormat):
             raise ConfigError("shots are text, and the chat format has turns; take format inline, annotated or react")
-        return FewShotFormat(self._format, self.shots(count, call_rate))
+        shots = self.shots(count, call_rate)
+        if not shots:
+            raise ConfigError("there are no shots to show: the tasks have no demonstrations to take them from")
+        return FewShotFormat(self._format, shots)
 
     def _collected(
         self, path: Path, tasks: Sequence[Task], source: Source, build: Any, format: Format

@@ -79,6 +79,8 @@ class SourceConfig(Strict):
     """Of one reply."""
     adapter: str = ""
     """Which of the policy's ``adapters`` writes; empty for the model as it is."""
+    shots: int = Field(default=0, ge=0)
+    """Solved examples before each question, every call of theirs made; for one of ``policies`` that reads text."""
 
     def build(self) -> Source:
         sampling = Sampling(
@@ -298,6 +300,7 @@ class RecipeConfig(Strict):
         if not self.sources:
             yield "sources: there is none; name at least one way of attempting a task"
         yield from self._names()
+        yield from self._unread_shots()
         smallest = min(self.cloning.batch_size, self.improvement.batch_size)
         if smallest < self.learner.workers:
             yield f"learner.workers: {self.learner.workers} ranks cannot share a batch of {smallest}"
@@ -345,6 +348,15 @@ class RecipeConfig(Strict):
                     f"sources: {source.name!r} asks policy {source.policy!r} for its adapter {source.adapter!r}, and "
                     f"it has {there}; name it under policies.{source.policy}.adapters"
                 )
+
+    def _unread_shots(self) -> Iterator[str]:
+        """Sources whose policy would not read the examples that they put before a question."""
+        for source in (one for one in self.sources if one.shots):
+            policy = self.policies.get(source.policy)
+            if policy is None:
+                yield f"sources: {source.name!r} has shots, which only one of policies reads; leave them out"
+            elif getattr(policy, "mode", "text") == "tools":
+                yield f"policies.{source.policy}: shots are text, and mode 'tools' sends messages; set mode: text"
 
     def _stages(self) -> Iterator[str]:
         """Stages that do not go together."""

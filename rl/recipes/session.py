@@ -73,6 +73,8 @@ class Session:
             benchmark.catalog, config.rollouts.tool_timeout, self._calls if config.rollouts.journal else None
         )
         self._demonstrations = Demonstrations(config, benchmark, config.format.build(), self._worker_config)
+        self._formats: Mapping[str, Format] = {}
+        """By source, of those that read in another way than the policy."""
         self.format = self._demonstrations.policy_format()
 
     def __enter__(self) -> "Session":
@@ -186,6 +188,7 @@ class Session:
         for name, replies in self.benchmark.recordings.items():
             policies[name] = RecordedPolicy(name, replies)
         policies.setdefault(GOLD, GoldPolicy(GOLD, self.benchmark.catalog, self.format))
+        self._formats = self._demonstrations.source_formats()
         elsewhere: dict[str, Any] = {}
         kinds: dict[str, Workers] = {}
         rollouts = self.config.rollouts
@@ -354,6 +357,7 @@ class Session:
             policies=policies,
             executor=self._builder,
             format=format or self.format,
+            formats=self._formats,
             max_turns=self.config.rollouts.max_turns,
             seed=self.config.seed,
             concurrency={

@@ -3,6 +3,7 @@
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from peft import PeftModel
@@ -11,6 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
 from executors.errors import ConfigError
+from rl.models.lora import older_weights
 
 
 class Adapters:
@@ -48,10 +50,11 @@ class Adapters:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 if self._outer is self.model:
-                    self.model.load_adapter(str(path), adapter_name=name, hotswap=False)
+                    weights = older_weights(path)
+                    self.model.load_adapter(str(path), adapter_name=name, hotswap=False, adapter_state_dict=weights)
                 else:
                     self._outer.load_adapter(str(path), adapter_name=name)
-        except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
+        except (ValueError, RuntimeError, KeyError, TypeError, OSError, UnpicklingError) as error:
             self._remove(name)
             first = (str(error).splitlines() or [""])[0][:300]
             raise ConfigError(

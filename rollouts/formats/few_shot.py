@@ -26,6 +26,7 @@ class FewShotFormat(Wrapped):
 
     def opening(self, task: Task, specs: Sequence[ToolSpec]) -> str:
         shots = self.shots.get(task.labels.get(DATASET, ""), self.shots.get("", ()))
+        shots = [one for one in shots if not one.startswith(f"{task.prompt}\n")]  # its own solution is none of them
         return super().opening(replace(task, prompt="\n\n".join([*shots, task.prompt])), specs)
 
 

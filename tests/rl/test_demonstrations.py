@@ -197,6 +197,28 @@ def test_few_shot_examples_are_of_the_questions_own_data_set():
     assert format.parse("calculator(1)->", specs) == FORMAT.parse("calculator(1)->", specs)
 
 
+def test_a_source_of_stage_2_reads_shots_where_its_policy_reads_text():
+    teacher = {"kind": "endpoint", "model": "m", "mode": "text", "base_url": "http://127.0.0.1:9/v1"}
+    shown = {"name": "shown", "policy": "teacher", "shots": 2}
+    plain = {"name": "plain", "policy": "teacher"}
+    with endpoint("Answer: 9") as fake:
+        policies = {"teacher": {**teacher, "base_url": fake.url}}
+        made = config({}, policies=policies, sources=[shown, plain])
+        formats = demonstrations(made).source_formats()
+        assert formats.keys() == {"shown"}
+        build = made.policies["teacher"].build("teacher", FORMAT, CATALOG)
+        playing = RolloutWorker(replace(worker({"teacher": build}, FORMAT), formats=formats))
+        asyncio.run(playing.play([task(UNKNOWN)], [source.build() for source in made.sources], "improve/0"))
+    first, second = sorted((one["messages"][-1]["content"] for one in fake.asked), key=len)
+    assert second.endswith(f"\n\n{first}") and f"{SUM}\ncalculator(2+3)->5\nAnswer: 5\n" in second
+    assert SUM not in formats["shown"].opening(task(SUM), CATALOG.specs()).removesuffix(f"{SUM}\n")  # not its own
+
+    with pytest.raises(ConfigError, match="'shown' has shots, which only one of policies reads"):
+        config({}, sources=[{**shown, "policy": "live"}])
+    with pytest.raises(ConfigError, match=r"policies\.teacher: shots are text"):
+        config({}, policies={"teacher": {**teacher, "mode": "tools"}}, sources=[shown])
+
+
 def test_few_shot_goes_with_no_training_and_stages_in_their_order():
     with pytest.raises(ConfigError, match=r"set stages: \[\]"):
         config({}, few_shot=2)

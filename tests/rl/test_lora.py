@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from executors.errors import ConfigError, DataError
@@ -106,6 +107,20 @@ def test_an_adapter_of_another_model_is_refused_with_its_shapes(tmp_path):
     said = json.loads((path / "adapter_config.json").read_text())
     (path / "adapter_config.json").write_text(json.dumps(said | {"base_model_name_or_path": str(tmp_path / "other")}))
     with pytest.raises(DataError, match=r"lora_A.default.weight has shape \[4, 256\] instead of \[4, 128\]"):
+        load_model(path)
+
+
+def test_an_adapter_that_older_tools_wrote_as_a_pickle_is_read_too_and_nothing_in_it_is_run(tmp_path):
+    path, _ = learned(tmp_path)
+    expected = logits(load_model(path))
+    weights = path / "adapter_model.safetensors"
+    torch.save(load_file(weights), path / "adapter_model.bin")
+    weights.unlink()
+    assert torch.equal(logits(load_model(path)), expected)
+    plain = LocalPolicy("plain", str(tmp_path / BASE), adapters={"old": str(path)})()
+    assert plain.adapters == ("old",)
+    torch.save({"a": Path("x")}, path / "adapter_model.bin")
+    with pytest.raises(DataError, match="cannot be loaded"):
         load_model(path)
 
 

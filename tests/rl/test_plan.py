@@ -86,6 +86,9 @@ def test_a_plan_bounds_what_an_endpoint_may_cost():
     requests = 46 * 96 * 3
     assert f"at most {requests:,} requests" in line
     assert f"${(requests * 128 * 1.0 + requests * 48 * 10.0) / 1e6:,.2f}" in line
+    shown = [changes[0].replace("model: m", "mode: text, model: m"), changes[1], "sources.5.shots=2"]
+    (line,) = [line for line in plan(config(*shown)) if line.startswith("endpoint")]
+    assert f"${(requests * 3 * 128 * 1.0 + requests * 48 * 10.0) / 1e6:,.2f}" in line
 
 
 def test_a_plan_tells_the_foundation_and_what_the_teacher_of_stage_1_is_asked(tmp_path):
