@@ -1,7 +1,9 @@
 """The tools that a chat request offers: those of the policy's training, or, where it reads about its tools, any."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from executors.errors import DataError
 from executors.names import is_name
@@ -11,6 +13,8 @@ from rl.serving.wire import ChatError, ChatRequest, NamedTool
 
 _TOLD = 32
 """Names of tools in an error."""
+_WORDS = frozenset({"description", "title", "default", "examples", "$comment"})
+"""Of a schema, what holds no argument to anything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +82,31 @@ def _named(chat: ChatRequest, known: Mapping[str, ToolSpec]) -> list[str]:
                 param=f"tools[{index}].function.name",
                 code="unsupported_value",
             )
-        trained = known[name].parameters.get("properties", {})
-        if set(tool.function.parameters.get("properties", {})) != set(trained):
+        if other := _other(tool.function.parameters, known[name].parameters):
             raise ChatError(
-                f"{name!r} takes the parameters that the policy was trained with: {', '.join(trained) or 'none'}",
+                f"{name!r} takes the parameters that the policy was trained with: {other}",
                 param=f"tools[{index}].function.parameters",
                 code="unsupported_value",
             )
     return [tool.function.name for tool in chat.tools]
+
+
+def _other(given: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
+    """What a request asks of a tool's parameters that the policy does not know of them; empty where that is nothing.
+
+    A request may leave out what it knows, and tell of it in other words.
+    """
+    known, asked = trained.get("properties", {}), given.get("properties", {})
+    if not isinstance(asked, Mapping) or set(asked) != set(known):
+        return ", ".join(known) or "none"
+    for name, schema in asked.items():
+        keys = schema.keys() - _WORDS if isinstance(schema, Mapping) else ()
+        differ = sorted(key for key in keys if schema[key] != known[name].get(key))
+        if differ:
+            return f"{differ[0]!r} of {name!r} is {json.dumps(known[name].get(differ[0]))} there"
+    required = given.get("required", [])
+    more = [name for name in required if name not in trained.get("required", [])] if isinstance(required, list) else []
+    return f"{more[0]!r} may be left out there" if more else ""
 
 
 def _described(chat: ChatRequest) -> list[ToolSpec]:

@@ -55,6 +55,8 @@ class Wire(BaseModel):
     @classmethod
     def _is_neutral(cls, key: str, item: Any) -> bool:
         nothing = cls.neutral.get(key, ())
+        if isinstance(item, Mapping):
+            item = {name: one for name, one in item.items() if one is not None}
         return any(item == each and isinstance(item, bool) == isinstance(each, bool) for each in nothing)
 
 
@@ -62,13 +64,16 @@ def joined(value: Any, *kinds: str) -> Any:
     """Content given in parts of these kinds as one text; what is no list as it is.
 
     Raises:
-        ValueError: there is a part of another kind.
+        ValueError: there is a part of another kind, or one that says more than a text.
     """
     if not isinstance(value, list):
         return value
     for part in value:
         if not (isinstance(part, Mapping) and part.get("type") in kinds and isinstance(part.get("text"), str)):
             raise ValueError(f"only parts of type {' or '.join(map(repr, kinds))} can be read")
+        said = {key for key, item in part.items() if item not in (None, [])} - {"type", "text", "logprobs"}
+        if said:
+            raise ValueError(f"of a part {sorted(said)[0]!r} is not supported by this server")
     return "".join(part["text"] for part in value)
 
 
@@ -132,6 +137,8 @@ class UserMessage(Wire):
 
 class AssistantMessage(Wire):
     """What the policy said earlier: a text, a call, or both."""
+
+    neutral = {"annotations": ([],)}
 
     role: Literal["assistant"]
     content: Text = ""
@@ -273,6 +280,7 @@ class ChatRequest(Drawing):
         "reasoning_effort": ("none",),
         "service_tier": ("auto", "default"),
         "store": (False,),
+        "verbosity": ("medium",),
     }
 
     messages: list[Message] = Field(min_length=1)

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+from dataclasses import replace
 
 import httpx2
 import openai
@@ -37,6 +38,13 @@ def lookup(title: str, page: int = 1) -> str:
 
 CATALOG = Catalog([calculator, lookup])
 CALCULATOR, LOOKUP = (spec.as_openai() for spec in CATALOG.specs())
+
+
+def changed(required: list[str] | None = None, **fields) -> dict:
+    """The calculator, its parameter described otherwise."""
+    schema = {"type": "string", **fields}
+    parameters = {"type": "object", "properties": {"expression": schema}, "required": required or ["expression"]}
+    return {"type": "function", "function": {"name": "calculator", "description": "Adds.", "parameters": parameters}}
 
 
 class TypingPolicy(ScriptedPolicy):
@@ -187,6 +195,13 @@ def test_content_parts_are_joined():
     assert asked.request.task.prompt == "What is 2?"
 
 
+def test_a_tool_may_be_described_in_other_words_and_is_read_in_its_trainings():
+    other = read(body(tools=[changed(title="Expression", description="whatever")]), MODEL)
+    own = read(body(tools=[CALCULATOR]), MODEL)
+    first, second = (ask(one, InlineFormat(), CATALOG.specs(), session="s") for one in (other, own))
+    assert first.request == replace(second.request, seed=first.request.seed)
+
+
 @pytest.mark.parametrize(
     ("choice", "tools", "prefix", "offered"),
     [
@@ -246,6 +261,9 @@ def test_sampling_is_the_requests_where_it_says_and_the_servers_elsewhere():
         ({"tools": [{"type": "function", "function": {"name": "search"}}]}, "tools[0].function.name"),
         ({"tools": [{"type": "function", "function": {"name": "calculator"}}]}, "tools[0].function.parameters"),
         ({"tools": [{"type": "custom"}]}, "tools[0].type"),
+        ({"tools": [changed(type="integer")]}, "tools[0].function.parameters"),
+        ({"tools": [changed(enum=["1+1"])]}, "tools[0].function.parameters"),
+        ({"tools": [changed(["expression", "more"])]}, "tools[0].function.parameters"),
     ],
 )
 def test_field_that_is_not_supported_is_refused_by_name(fields, param):
@@ -256,8 +274,8 @@ def test_field_that_is_not_supported_is_refused_by_name(fields, param):
 
 def test_fields_that_are_null_or_ask_for_nothing_are_not_given():
     nulls = {"frequency_penalty": 0.0, "store": False, "service_tier": "auto", "modalities": ["text"], "user": "ann"}
-    nulls |= {"presence_penalty": None, "tools": None, "tool_choice": None, "seed": None}
-    assert read(body(called(refusal=None, audio=None), **nulls), MODEL).tools == []
+    nulls |= {"presence_penalty": None, "tools": None, "tool_choice": None, "seed": None, "verbosity": "medium"}
+    assert read(body(called(refusal=None, audio=None, annotations=[]), **nulls), MODEL).tools == []
 
 
 @pytest.mark.parametrize(
@@ -271,6 +289,7 @@ def test_fields_that_are_null_or_ask_for_nothing_are_not_given():
         ([QUESTION, called(arguments="2+3"), result()], "messages[1].tool_calls[0].function.arguments"),
         ([{"role": "user", "content": "Hello", "name": "Ann"}], "messages[0].name"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "messages[0].content"),
+        ([{"role": "user", "content": [{"type": "text", "text": "Hello", "cache": {}}]}], "messages[0].content"),
         ([{"role": "critic", "content": "Hello"}], "messages[0]"),
     ],
 )

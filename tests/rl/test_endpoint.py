@@ -342,6 +342,10 @@ def test_log_probabilities_of_a_response_come_with_its_text(tiny):
         ({"conversation": "conv_1"}, "conversation"),
         ({"background": True}, "background"),
         ({"reasoning": {"effort": "high"}}, "reasoning"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": "a", "cache": {}}]}]},
+            "input[0].content",
+        ),
         ({"truncation": "auto"}, "truncation"),
         ({"include": ["reasoning.encrypted_content"]}, "include[0]"),
         ({"max_tool_calls": 2}, "max_tool_calls"),

@@ -1,8 +1,6 @@
 """Files of answers to BFCL's questions, and what comes of scoring them."""
 
-import ast
 import json
-import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +9,8 @@ from typing import Any
 from executors.errors import DataError
 from rl.evaluation.intervals import Ratio, figure
 from rl.evaluation.suites.bfcl import CATEGORIES, Call, Item, mistake
+from rl.evaluation.suites.bfcl_python import python_calls
 
-_ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-_NAMES = {"true": True, "false": False, "null": None}
 _ANSWERS = ("result", "prediction", "response", "calls")
 
 
@@ -60,11 +57,11 @@ def read_answers(path: Path, items: Mapping[str, Item]) -> Answers:
 def read_calls(result: Any) -> Sequence[Call] | None:
     """The calls of an answer; None where it is none."""
     if isinstance(result, str):
-        stripped = result.strip()
         try:
-            return read_calls(json.loads(stripped))
+            read = json.loads(result.strip())
         except (ValueError, RecursionError):
-            return _python_calls(stripped)
+            return python_calls(result)
+        return read_calls(read) if isinstance(read, list | dict) else python_calls(result)
     if isinstance(result, Mapping):
         result = [result]
     if not isinstance(result, list):
@@ -75,7 +72,7 @@ def read_calls(result: Any) -> Sequence[Call] | None:
 
 def _json_call(one: Any) -> Call | None:
     if isinstance(one, str):
-        read = _python_calls(one)
+        read = python_calls(one)
         return read[0] if read and len(read) == 1 else None
     if not isinstance(one, Mapping):
         return None
@@ -92,49 +89,6 @@ def _json_call(one: Any) -> Call | None:
         except ValueError:
             return None
     return {str(name): arguments} if isinstance(arguments, Mapping) else None
-
-
-def _python_calls(text: str) -> Sequence[Call] | None:
-    text = text.strip("`\n ")
-    text = text if text.startswith("[") else f"[{text}]"
-    try:
-        parsed = ast.parse(text, mode="eval").body
-        if not isinstance(parsed, ast.List):
-            return None
-        return [_python_call(one) for one in parsed.elts]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-def _python_call(node: ast.expr) -> Call:
-    if not isinstance(node, ast.Call) or node.args or any(word.arg is None for word in node.keywords):
-        raise ValueError("not a call with named arguments")
-    return {ast.unparse(node.func): {str(word.arg): _python_value(word.value) for word in node.keywords}}
-
-
-def _python_value(node: ast.expr) -> Any:
-    """A value as BFCL reads one: a name stands for itself, as a text."""
-    match node:
-        case ast.Constant(value=value):
-            return "..." if value is Ellipsis else value
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_python_value(operand)
-        case ast.List(elts=parts):
-            return [_python_value(part) for part in parts]
-        case ast.Tuple(elts=parts):
-            return tuple(_python_value(part) for part in parts)
-        case ast.Dict(keys=keys, values=values):
-            return {_python_value(key): _python_value(one) for key, one in zip(keys, values, strict=True) if key}
-        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _ARITHMETIC:
-            try:
-                return _ARITHMETIC[type(sign)](_python_value(left), _python_value(right))
-            except (TypeError, ZeroDivisionError, OverflowError) as error:
-                raise ValueError(str(error)) from error
-        case ast.Name(id=name):
-            return _NAMES.get(name, name)
-        case ast.Call() if node.keywords:
-            return _python_call(node)
-    return ast.unparse(node)
 
 
 def score(items: Mapping[str, Item], answers: Answers) -> dict[str, Any]:
