@@ -135,13 +135,25 @@ def test_odd_rows_are_counted_and_noted(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("text", "not JSON"), ("3", "holds a JSON int"), ("{}", "no judged attempt"), ('{"Api": 1}', "list of rows")],
+    [
+        ("text", "not JSON"),
+        ("3", "holds a JSON int"),
+        ("{}", "no judged attempt"),
+        ('{"Api": 1}', "list of rows"),
+        ('[{"Name": "Tides", "Instructions": ["When is high water?"]}]', "no judged attempt"),
+    ],
 )
 def test_a_bad_file_is_one_clear_error(tmp_path, content, words):
     path = tmp_path / "j.json"
     path.write_text(content)
     with pytest.raises(DataError, match=words):
         read_judged(path)
+
+
+def test_a_mark_of_the_encoding_at_the_beginning_of_a_file_is_no_matter(tmp_path):
+    path = written(tmp_path / "j.json", [row("Yes", "Yes")])
+    path.write_text("\ufeff" + path.read_text())
+    assert recount(read_judged(path))["overall"] == 100
 
 
 def test_a_file_without_prompts_has_figures_and_no_agreement(tmp_path):

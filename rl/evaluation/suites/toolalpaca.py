@@ -21,6 +21,8 @@ Verdict = Literal["Yes", "No", "Uncertain", "none"]
 _SHAPE = (
     'a judged file maps each API to its rows, {"API": [{"input": [{"content"}], "output"}, ...], "statistics": ...}'
 )
+_KEYS = {"input", "output", "process_correctness", "final_response_correctness"}
+"""Of a row; a file in whose rows there is none of them is of another kind."""
 _RESULTS = "## Results"
 _PROCESS = re.compile(r"Process Correctness: *(\w+)")
 _RESPONSE = re.compile(r"Final Response Correctness: *(\w+)")
@@ -81,7 +83,8 @@ def read_judged(path: Path) -> JudgedFile:
     rows = [
         row for api, records in groups.items() if api != "statistics" for row in _rows(str(api), records, path, notes)
     ]
-    if not rows:
+    told = [row for records in groups.values() if isinstance(records, list) for row in records]
+    if not any(isinstance(row, Mapping) and row.keys() & _KEYS for row in told):
         raise DataError(f"{path} has no judged attempt; {_SHAPE}")
     return JudgedFile(tuple(rows), (*notes, *_against(groups.get("statistics"), rows)))
 
@@ -146,7 +149,7 @@ def _by_rule(prompt: JudgePrompt, level: Level, compare_secrets: bool) -> bool:
 
 def _rows(api: str, records: Any, path: Path, notes: list[str]) -> Iterator[Judged]:
     if not isinstance(records, list):
-        raise DataError(f"{path}: {api!r} has a {type(records).__name__} where its list of rows should be; {_SHAPE}")
+        raise DataError(f"{path}: {api!r} holds {type(records).__name__} where its list of rows should be; {_SHAPE}")
     for place, record in enumerate(records):
         where = f"{api} {place}".strip()
         if not isinstance(record, Mapping):
@@ -210,7 +213,7 @@ def _against(statistics: Any, rows: Sequence[Judged]) -> Iterator[str]:
 
 def _loaded(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}; name a file of ToolAlpaca's judge") from error
     except (ValueError, RecursionError) as error:
