@@ -37,8 +37,8 @@ def idle_knobs(config: BaseModel) -> list[str]:
             found += _source(f"sources.{index} ({source.name})", source, config)
         if _set(config.rollouts, "tool_timeout") and not _own_tools(config):
             found.append("rollouts.tool_timeout: the tasks have no tool that runs")
-    if isinstance(config, SteConfig) and config.place is None and "ray" in config.model_fields_set:
-        found.append("ray: nothing of this run is on Ray; say in place how many workers make the trials")
+    if isinstance(config, SteConfig) and not (config.place or config.learner) and "ray" in config.model_fields_set:
+        found.append("ray: nothing of this run is on Ray; say in place who makes the trials, or in learner who fits")
     if isinstance(config, ToolGenConfig) and config.agent.steps and config.stage_files is None:
         found.append("agent.steps: its attempts are read from stage_files, and there are none; set it, or steps to 0")
     if (

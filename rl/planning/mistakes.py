@@ -122,10 +122,15 @@ def _unplaced(config: RecipeConfig) -> Iterator[str]:
 
 
 def _unplaced_trials(config: SteConfig) -> Iterator[str]:
-    """The same, of the workers that make trials."""
-    if config.place is not None and not joins():
-        wanted = {"place.gpus": config.place.workers * config.place.gpus}
-        yield from _not_here(wanted, {"place.resources": config.place.resources})
+    """The same, of the workers that make trials, and of the ranks that learn when these have ended."""
+    if joins():
+        return
+    place, learner = config.place, config.learner
+    if place is not None:
+        yield from _not_here({"place.gpus": place.workers * place.gpus}, {"place.resources": place.resources})
+    if learner is not None:
+        gpus = {"learner.gpu": float(learner.workers * learner.gpu)}
+        yield from _not_here(gpus, {"learner.resources": learner.resources})
 
 
 def _not_here(wanted: Mapping[str, float], customs: Mapping[str, Mapping[str, float]]) -> Iterator[str]:

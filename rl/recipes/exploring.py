@@ -5,6 +5,7 @@ from pathlib import Path
 
 from executors.errors import ConfigError
 from rl.config import override, read_yaml, validate
+from rl.progress import Progress
 from rl.recipes.ste import Wanted, explore
 from rl.recipes.ste_config import SteConfig
 from rl.run import Run
@@ -40,5 +41,5 @@ def start(
     run = Run.start(folder, config_text=text, resolved=resolved, resume=resume, may_differ=config.MAY_DIFFER)
     parts = config.ablations or ["execution", "short_term", "long_term", "reflection"]
     wanted = Wanted(learn=learn, ablations=parts if ablations else (), rounds=rounds)
-    explore(config, run, wanted, print)
+    explore(config, run, wanted, Progress())
     print(f"in {folder}: explored.jsonl (trials), examples.jsonl, rejected.jsonl, evaluation/report.md")

@@ -4,7 +4,6 @@ A recipe that fits models one after the other says each as an ``AloneJob``. With
 same job runs on as many ranks as that says, the model shared out among them by its strategy.
 """
 
-import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,20 +14,19 @@ from rl.learner.alone import AloneJob, AloneResult, fit_alone
 from rl.learner.rank import RankConfig
 from rl.learner.remote import LearnerConfig, RemoteLearner, Start
 from rl.progress import Progress
-from rl.recipes.parts import Cluster, LearnerSettings
-from rl.remote import require_gpus, require_storage
-from rl.remote import start as start_ray
+from rl.recipes.joined import Joined
+from rl.recipes.parts import LearnerSettings
 from rl.run import Run
 
 
 class Fitter:
-    """Fits models for one run; used in a ``with`` statement, which ends the cluster that it may have started."""
+    """Fits models for one run."""
 
-    def __init__(self, settings: LearnerSettings | None, cluster: Cluster, run: Run, progress: Progress) -> None:
+    def __init__(self, settings: LearnerSettings | None, cluster: Joined, run: Run, progress: Progress) -> None:
         """
         Args:
             settings: of the ranks; None fits in this process.
-            cluster: that is started for them, where none is connected to.
+            cluster: that the ranks are on.
             run: in whose folder everything is.
             progress: what the user sees.
         """
@@ -36,14 +34,6 @@ class Fitter:
         self._cluster = cluster
         self._run = run
         self._progress = progress
-        self._open = contextlib.ExitStack()
-        self._started = False
-
-    def __enter__(self) -> "Fitter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
 
     def fit(self, job: AloneJob) -> AloneResult:
         """Fit a model from start to end; what is there already is not fitted again.
@@ -79,7 +69,7 @@ class Fitter:
         )
 
     def _fit(self, job: AloneJob, folder: Path, settings: LearnerSettings) -> None:
-        self._start(settings)
+        self._cluster.join(gpus=settings.workers * settings.gpu)
         checkpoint.sweep(folder)
         step = checkpoint.newest(folder)
         start = Start(str(Path(job.start).resolve()), 0) if step is None else Start(str(folder / f"step-{step}"), step)
@@ -100,23 +90,6 @@ class Fitter:
         finally:
             learner.stop()
         checkpoint.remove(folder, _superseded(folder, steps))
-
-    def _start(self, settings: LearnerSettings) -> None:
-        """Start the cluster, or connect to it, before the first fit."""
-        if self._started:
-            return
-        cluster = start_ray(
-            num_cpus=self._cluster.num_cpus,
-            object_store_mib=self._cluster.object_store_mib,
-            dashboard=self._cluster.dashboard,
-            logs=self._run.folder("logs").resolve(),
-        )
-        self._started = True
-        self._open.callback(cluster.stop)
-        require_gpus(settings.workers * settings.gpu)
-        require_storage(str(self._run.path.resolve()))
-        if cluster.dashboard:
-            self._progress.line(f"Ray dashboard  {cluster.dashboard}")
 
     def _config(self, job: AloneJob, folder: Path, settings: LearnerSettings) -> LearnerConfig:
         rank = RankConfig(

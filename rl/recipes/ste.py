@@ -7,8 +7,7 @@ tool over it is not published.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from rl.data.tables import write_text
 from rl.evaluation.intervals import difference, figures
 from rl.exploration import Ablations
 from rl.progress import Progress
+from rl.recipes.joined import Joined
 from rl.recipes.publication import Publication
 from rl.recipes.ste_config import IMAGINED, LIVE, Learning, Part, SteConfig
 from rl.recipes.ste_exploring import Found
@@ -28,8 +28,6 @@ from rl.recipes.ste_report import Columns, report
 from rl.recipes.ste_stages import Ste, by_tool, ratios
 from rl.run import Run, write_json
 from rollouts.types import Group, Task
-
-Say = Callable[[str], None]
 
 
 class UnreachedError(ApprenticeError):
@@ -61,21 +59,21 @@ def train(config: SteConfig, run: Run, progress: Progress) -> dict[str, Any]:
     """
     wanted = Wanted(learn=True, ablations=config.ablations, rounds=bool(config.batches))
     with progress.stage(f"STE: {len(config.catalog().names)} tools"):
-        return explore(config, run, wanted, progress.line)
+        return explore(config, run, wanted, progress)
 
 
-def explore(config: SteConfig, run: Run, wanted: Wanted, say: Say) -> dict[str, Any]:
+def explore(config: SteConfig, run: Run, wanted: Wanted, progress: Progress) -> dict[str, Any]:
     """Run the stages; what is on disk from before is not made again.
 
     Returns:
         What ``evaluation/summary.json`` holds.
     """
-    with closing(Ste(config, run)) as ste:
-        return _explored(ste, wanted, say)
+    with Joined(config.ray, run, progress) as cluster:
+        return _explored(Ste(config, run, progress, cluster), wanted)
 
 
-def _explored(ste: Ste, wanted: Wanted, say: Say) -> dict[str, Any]:
-    config, run, base = ste.config, ste.run, None
+def _explored(ste: Ste, wanted: Wanted) -> dict[str, Any]:
+    config, run, say, base = ste.config, ste.run, ste.progress.line, None
     if not wanted.nothing or any(actor.policy == LIVE for actor in config.actors):
         base = ste.base()
         say(f"base       knows {len(ste.known)} tools by {len(ste.demonstrations)} demonstrations")
@@ -86,7 +84,7 @@ def _explored(ste: Ste, wanted: Wanted, say: Say) -> dict[str, Any]:
     if told := _early(ste, learning=not wanted.nothing):
         say(told)
     if base is not None and not wanted.nothing:
-        study = _Study(ste, base, found, ste.tests(), say)
+        study = _Study(ste, base, found, ste.tests())
         study.learn(wanted)
         if wanted.rounds:
             summary["rounds"] = study.rounds()
@@ -101,12 +99,12 @@ def _explored(ste: Ste, wanted: Wanted, say: Say) -> dict[str, Any]:
 class _Study:
     """The states of a policy on the same held-out queries."""
 
-    def __init__(self, ste: Ste, base: Path, found: Found, tests: Sequence[Task], say: Say) -> None:
+    def __init__(self, ste: Ste, base: Path, found: Found, tests: Sequence[Task]) -> None:
         self.ste = ste
         self.base = base
         self.found = found
         self.tests = tests
-        self.say = say
+        self.say = ste.progress.line
         self.states: dict[str, Sequence[Group]] = {}
         self.files: dict[str, str] = {}
         """By state, what its attempts are kept as."""

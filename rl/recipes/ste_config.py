@@ -1,5 +1,6 @@
 """How a config says that STE is run; ``rl.recipes.ste`` does it."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -14,7 +15,8 @@ from rl.exploration import Exploration
 from rl.learner.schedule import OptimiserConfig
 from rl.losses.objective import Objective, Rrhf, Sft
 from rl.models.choice import ModelConfig, TinyModel
-from rl.recipes.parts import Cluster
+from rl.recipes.learnable import unlearnable
+from rl.recipes.parts import Cluster, LearnerSettings
 from rl.serving.sources import EndpointConfig, Placement, PolicyConfig, VllmConfig
 from rollouts.types import Force
 
@@ -166,6 +168,8 @@ class SteConfig(Strict):
     exploration: Exploration = Exploration()
     place: Placement | None = None
     """Workers on Ray that make the trials; this process does by default. The trials are the same."""
+    learner: LearnerSettings | None = None
+    """Ranks on Ray that fit the policy, all but the arm of tokens alone; None fits it in this process."""
     ray: Cluster = Cluster()
     exploitation: Exploitation = Exploitation()
     test: int = Field(default=15, gt=0)
@@ -182,6 +186,8 @@ class SteConfig(Strict):
         known = set(self.known.tools) if self.known else set()
         if repeated := {tool for batch in self.batches for tool in batch} & known:
             raise ValueError(f"batches: {sorted(repeated)[0]!r} is known before; batches are of tools to explore")
+        if problem := next(self._unlearnable(), ""):
+            raise ValueError(problem)
         if self.place is not None and (needed := self.place.workers * self.place.cpus) > self.ray.num_cpus:
             raise ValueError(
                 f"ray.num_cpus: {self.ray.num_cpus:g} are too few for {self.place.workers} workers of "
@@ -206,6 +212,25 @@ class SteConfig(Strict):
                 "say; name one of policies among the actors, or leave the arm out"
             )
         return self
+
+    def _unlearnable(self) -> Iterator[str]:
+        """What the fits ask and the ranks cannot do."""
+        if self.learner is None:
+            return
+        after = self.exploitation
+        stages = {"exploitation.learning": after.learning, "exploitation.documented": after.documented}
+        stages |= {"known.learning": self.known.learning if self.known else None, "exploitation.rounds": after.rounds}
+        strategy, gpu = self.learner.strategy, self.learner.gpu
+        for name, stage in stages.items():
+            if stage is not None:
+                yield from unlearnable(strategy, gpu, self.model, name, stage.optimiser, stage.objective)
+                if stage.batch_size < self.learner.workers:
+                    yield f"learner.workers: {self.learner.workers} ranks cannot share {name}'s {stage.batch_size}"
+        if "ranked" in after.arms:
+            name = "exploitation.ranking"
+            yield from unlearnable(strategy, gpu, self.model, name, after.learning.optimiser, after.ranking)
+        if self.learner.workers > self.ray.num_cpus:
+            yield f"ray.num_cpus: {self.ray.num_cpus} are too few for {self.learner.workers} ranks"
 
     def _policies(self) -> str:
         return ", ".join(self.policies) or "none of its own"

@@ -16,9 +16,9 @@ from rl.data.explored import in_modes, solved_of
 from rl.data.paraphrase import Solved, paraphrase
 from rl.exploration import Ablations, Exploration
 from rl.explore import Explorer, judged_trials
+from rl.progress import Progress
+from rl.recipes.joined import Joined
 from rl.recipes.ste_config import LIVE, ActorConfig, SchemaImagination, SteConfig
-from rl.remote import require_gpus, require_storage
-from rl.remote import start as start_ray
 from rl.review import Review, Reviewer
 from rl.run import Run, write_json
 from rl.serving.endpoint import EndpointPolicy
@@ -60,18 +60,24 @@ class Found:
 class Exploring:
     """The tools of a run, and those who imagine, attempt and judge."""
 
-    def __init__(self, config: SteConfig, run: Run) -> None:
+    def __init__(self, config: SteConfig, run: Run, progress: Progress, cluster: Joined) -> None:
+        """
+        Args:
+            config: of the run.
+            run: keeps everything.
+            progress: what the user sees.
+            cluster: for workers and ranks, where the config asks for them.
+        """
         self.config = config
         self.run = run
+        self.progress = progress
+        self.cluster = cluster
         self.catalog = config.catalog()
         self.specs = {spec.name: spec for spec in self.catalog.specs()}
         self.known = tuple(config.known.tools) if config.known else ()
         self.unknown = tuple(name for name in self.catalog.names if name not in self.known)
         self.format = in_modes(config.format.build()) if config.exploitation.modes else config.format.build()
         self._clients: dict[str, EndpointClient] = {}
-        self._open = contextlib.ExitStack()
-        self._joined = False
-        """Whether this process drives a cluster yet."""
         self.given_up: list[str] = []
         """Why sittings of the last exploring ended early."""
         self.unreached = False
@@ -80,10 +86,6 @@ class Exploring:
         if config.known:
             count = config.known.demonstrations
             self.demonstrations = self._imagined("demonstrations", self.known, count, _DEMONSTRATED)
-
-    def close(self) -> None:
-        """End the cluster that exploring may have started."""
-        self._open.close()
 
     def explore(self, base: Path | None, setting: Exploration | None = None, name: str = "explored") -> Found:
         """Explore what is not known, filter, and paraphrase to the target.
@@ -202,18 +204,7 @@ class Exploring:
         if place is None or config.journal is None:
             yield None
             return
-        if not self._joined:
-            settings = self.config.ray
-            cluster = start_ray(
-                num_cpus=settings.num_cpus,
-                object_store_mib=settings.object_store_mib,
-                dashboard=settings.dashboard,
-                logs=self.run.folder("logs").resolve(),
-            )
-            self._open.callback(cluster.stop)
-            self._joined = True
-            require_gpus(place.workers * place.gpus)
-            require_storage(str(self.run.path.resolve()))
+        self.cluster.join(gpus=place.workers * place.gpus)
         await_writers(config.journal.path)  # workers outlive a killed driver by some seconds
         pool = TrialPool(config, place)
         try:

@@ -26,6 +26,9 @@ from rl.losses.objective import Objective
 from rl.models.choice import HuggingFaceModel
 from rl.models.load import build_tokenizer_for, build_weights, is_adapter, load_tokenizer
 from rl.models.sentences import SentenceEncoder
+from rl.progress import Progress
+from rl.recipes.fitting import Fitter
+from rl.recipes.joined import Joined
 from rl.recipes.ste_config import Learning, SteConfig
 from rl.recipes.ste_exploring import Exploring, Found
 from rl.run import Run, write_json
@@ -41,8 +44,10 @@ from rollouts.worker import RolloutWorker, WorkerConfig
 class Ste(Exploring):
     """The stages of a run: what it learns of what it explored, and how well; what is on disk is not made again."""
 
-    def __init__(self, config: SteConfig, run: Run) -> None:
-        super().__init__(config, run)
+    def __init__(self, config: SteConfig, run: Run, progress: Progress, cluster: Joined) -> None:
+        """See ``Exploring``."""
+        super().__init__(config, run, progress, cluster)
+        self._fitter = Fitter(config.learner, cluster, run, progress)
         if not torch.cuda.is_available():
             torch.set_num_threads(1)
 
@@ -150,10 +155,11 @@ class Ste(Exploring):
             return known
         log.path.unlink(missing_ok=True)
         format, tasks = (self.format, tasks) if shown is None else self._prompted(shown, tasks)
+        learner = self.config.learner
+        gpu = learner is not None and learner.gpu and torch.cuda.is_available()
+        policy = LocalPolicy(LIVE, str(path), gpu=gpu)
         worker = RolloutWorker(
-            WorkerConfig(
-                policies={LIVE: LocalPolicy(LIVE, str(path))}, executor=self._executor, format=format, max_turns=1
-            )
+            WorkerConfig(policies={LIVE: policy}, executor=self._executor, format=format, max_turns=1)
         )
         source = Source(name=LIVE, policy=LIVE, sampling=Sampling(max_tokens=self.config.max_tokens))
         groups = asyncio.run(worker.play(tasks, [source], f"evaluation/{name}"))
@@ -206,6 +212,7 @@ class Ste(Exploring):
         if not examples:
             raise DataError(f"{name}: there is nothing to learn from; explore more, or raise model.max_length")
         stage = Stage(name=name, objective=objective, optimiser=learning.optimiser, steps=learning.steps)
+        adapter = self.config.model.adapter
         job = AloneJob(
             start=str(start),
             folder=str(self.run.folder("checkpoints") / name),
@@ -213,9 +220,10 @@ class Ste(Exploring):
             stage=stage,
             batch_size=learning.batch_size,
             seed=self.config.seed,
+            quantised=adapter is not None and adapter.kind == "qlora",
             rows=rows,
         )
-        return Path(fit_alone(job).path)
+        return Path((fit_alone(job) if rows else self._fitter.fit(job)).path)
 
 
 def ratios(groups: Sequence[Group], tools: Sequence[str] | None = None) -> dict[str, Ratio]:

@@ -35,6 +35,7 @@ from rl.learner.learner import Stage
 from rl.models.load import build_tokenizer_for, build_weights, load_tokenizer
 from rl.progress import Progress
 from rl.recipes.fitting import Fitter
+from rl.recipes.joined import Joined
 from rl.recipes.toolalpaca_config import ImprovementConfig, ToolAlpacaConfig
 from rl.recipes.toolalpaca_corpus import CorpusWriter
 from rl.run import Run
@@ -54,8 +55,8 @@ def train(config: ToolAlpacaConfig, run: Run, progress: Progress) -> dict[str, A
     Returns:
         The summary that ``evaluation/summary.json`` holds.
     """
-    with Fitter(config.learner, config.ray, run, progress) as fitter:
-        return _train(config, run, progress, fitter)
+    with Joined(config.ray, run, progress) as cluster:
+        return _train(config, run, progress, Fitter(config.learner, cluster, run, progress))
 
 
 def _train(config: ToolAlpacaConfig, run: Run, progress: Progress, fitter: Fitter) -> dict[str, Any]:

@@ -206,12 +206,19 @@ def test_every_dead_knob_and_impossible_placement_is_told_by_its_key(tmp_path, p
 
 
 @pytest.mark.parametrize(
-    ("place", "named"),
-    [({"workers": 9}, "ray.num_cpus: 8"), ({"gpus": 1}, "place.gpus"), ({"resources": {"far": 1}}, "place.resources")],
+    ("section", "settings", "named"),
+    [
+        ("place", {"workers": 9}, "ray.num_cpus: 8"),
+        ("place", {"gpus": 1}, "place.gpus"),
+        ("place", {"resources": {"far": 1}}, "place.resources"),
+        ("learner", {"gpu": True}, "learner.gpu"),
+        ("learner", {"workers": 9}, "ray.num_cpus: 8"),
+        ("learner", {"strategy": "zero3"}, "exploitation.learning.optimiser: muon"),
+    ],
 )
-def test_workers_that_make_trials_and_find_no_room_are_told_by_their_key(tmp_path, place, named):
+def test_workers_and_ranks_of_ste_that_find_no_room_are_told_by_their_key(tmp_path, section, settings, named):
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(shipped("ste/tiny") | {"place": place}, sort_keys=False))
+    config.write_text(yaml.safe_dump(shipped("ste/tiny") | {section: settings}, sort_keys=False))
     assert named in (refusal(config) or "")
     config.write_text(yaml.safe_dump(shipped("ste/tiny") | {"ray": {"num_cpus": 2}}, sort_keys=False))
     assert "ray: nothing of this run is on Ray" in (refusal(config) or "")

@@ -16,6 +16,7 @@ from rl.models.load import load_model
 from rl.models.tiny import build_model, build_tokenizer
 from rl.progress import Progress
 from rl.recipes.fitting import Fitter
+from rl.recipes.joined import Joined
 from rl.recipes.parts import Cluster, LearnerSettings
 from rl.recipes.toolalpaca_config import ToolAlpacaConfig
 from rl.run import Run
@@ -38,15 +39,20 @@ def start(tmp_path):
     return checkpoint.save(tmp_path / "start", 0, build_model(300, seed=5), tokenizer, {"stage": None})
 
 
+def fitter(settings: LearnerSettings | None, run: Run) -> Fitter:
+    return Fitter(settings, Joined(Cluster(), run, Progress()), run, Progress())
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_two_ranks_of_zero2_fit_what_one_process_fits(tmp_path, start):
     run = Run.start(tmp_path / "run", config_text="", resolved={}, resume=False)
     settings = LearnerSettings(workers=2, strategy="zero2")
     alone = fit_alone(job(start, tmp_path / "alone", "one"))
-    with Fitter(settings, Cluster(num_cpus=4, object_store_mib=100, dashboard=False), run, Progress()) as fitter:
-        shared = fitter.fit(job(start, tmp_path / "ranks", "one"))
-        again = fitter.fit(job(start, tmp_path / "ranks", "one"))
+    with Joined(Cluster(num_cpus=4, object_store_mib=100, dashboard=False), run, Progress()) as cluster:
+        ranks = Fitter(settings, cluster, run, Progress())
+        shared = ranks.fit(job(start, tmp_path / "ranks", "one"))
+        again = ranks.fit(job(start, tmp_path / "ranks", "one"))
     assert again == shared and shared.tokens > 0 and shared.cpu_seconds > 0
     assert shared.loss == pytest.approx(alone.loss, rel=1e-3)
     theirs = dict(load_model(Path(shared.path)).named_parameters())
@@ -57,18 +63,14 @@ def test_two_ranks_of_zero2_fit_what_one_process_fits(tmp_path, start):
 
 def test_without_a_learner_section_a_fit_is_this_processs(tmp_path, start):
     run = Run.start(tmp_path / "run", config_text="", resolved={}, resume=False)
-    with Fitter(None, Cluster(), run, Progress()) as fitter:
-        made = fitter.fit(job(start, tmp_path / "one", "one", steps=1))
+    made = fitter(None, run).fit(job(start, tmp_path / "one", "one", steps=1))
     assert made == fit_alone(job(start, tmp_path / "one", "one", steps=1))
 
 
 def test_single_tokens_are_not_learned_on_ranks(tmp_path, start):
     run = Run.start(tmp_path / "run", config_text="", resolved={}, resume=False)
-    with (
-        Fitter(LearnerSettings(), Cluster(), run, Progress()) as fitter,
-        pytest.raises(ConfigError, match="one process"),
-    ):
-        fitter.fit(job(start, tmp_path / "one", "one", rows=(1,)))
+    with pytest.raises(ConfigError, match="one process"):
+        fitter(LearnerSettings(), run).fit(job(start, tmp_path / "one", "one", rows=(1,)))
 
 
 @pytest.mark.parametrize(
