@@ -12,9 +12,12 @@ from executors.errors import ConfigError, DataError
 from rewards.ranking import GOLD
 from rewards.selectivity import LIVE
 from rl.config import There, named_places, parts
+from rl.data.formats import Chat
 from rl.planning.knobs import RECORDED, idle_knobs
-from rl.recipes.parts import RecipeConfig
+from rl.planning.stages import stage_mistakes
+from rl.recipes.parts import LearnerSettings, RecipeConfig
 from rl.recipes.ste_config import SteConfig
+from rl.recipes.toolalpaca_config import ToolAlpacaConfig
 
 
 def mistakes(config: BaseModel) -> list[str]:
@@ -24,7 +27,9 @@ def mistakes(config: BaseModel) -> list[str]:
         found += [*_unplayed(config), *_unplaced(config), *_tools(config), *_searched(config)]
     if isinstance(config, SteConfig):
         found += _tools_of_ste(config)
-    return found
+    if isinstance(config, ToolAlpacaConfig) and config.learner is not None:
+        found += _unplaced_learner(config.learner)
+    return [*found, *stage_mistakes(config), *_unwritten(config)]
 
 
 def gpus_here() -> int:
@@ -96,6 +101,33 @@ def _searched(config: RecipeConfig) -> Iterator[str]:
         yield (
             "rollouts.search: method dfs has replies written behind what it says of earlier tries, which is no part of "
             "the attempt: grpo would weigh them by other probabilities; take an objective that ranks, or method chain"
+        )
+
+
+def _unwritten(config: BaseModel) -> Iterator[str]:
+    """A chat template that nobody has, and a folder of runs that cannot be made."""
+    format = getattr(config, "format", None)
+    if isinstance(format, Chat) and not format.tokenizer:
+        yield "format.tokenizer: it is empty; name the model directory whose chat template is meant"
+    storage = str(getattr(config, "storage", ""))
+    if storage and "://" not in storage:
+        folder = Path(storage).expanduser().absolute()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            why = "cannot be written to" if there.is_dir() else "is a file"
+            yield f"storage: no folder {storage} can be made, for {there} {why}; name another"
+
+
+def _unplaced_learner(learner: LearnerSettings) -> Iterator[str]:
+    """What this machine cannot give a learner, where no cluster is joined."""
+    if os.environ.get("RAY_ADDRESS", "local") not in ("", "local"):
+        return
+    if learner.gpu and learner.workers > (there := gpus_here()):
+        yield f"learner.gpu: {learner.workers} ranks take a GPU each, and this machine has {there}; leave it out"
+    if learner.resources:
+        yield (
+            f"learner.resources: {', '.join(learner.resources)} is what the nodes of a cluster are given, and a run on "
+            "this machine has none; leave it out, or set RAY_ADDRESS"
         )
 
 
