@@ -10,6 +10,7 @@ from rewards.ranking import GOLD
 from rewards.selectivity import LIVE
 from rl.config import parts
 from rl.learner.schedule import OptimiserConfig
+from rl.planning.stages import idle_stages
 from rl.recipes.parts import RecipeConfig, SourceConfig
 from rl.recipes.searching import SearchConfig
 from rl.recipes.ste_config import SteConfig
@@ -21,7 +22,7 @@ RECORDED = ("ranked", "ste_pool", "gsm8k", "gsm8k_pool")
 
 def dead_knobs(config: BaseModel) -> list[str]:
     """Each such setting, and why nothing reads it: those of the config itself, and those of where it is run."""
-    return [*idle_knobs(config), *_circumstances(config)]
+    return [*idle_knobs(config), *_circumstances(config), *idle_stages(config)]
 
 
 def idle_knobs(config: BaseModel) -> list[str]:

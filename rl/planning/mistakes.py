@@ -12,9 +12,12 @@ from executors.errors import ConfigError, DataError
 from rewards.ranking import GOLD
 from rewards.selectivity import LIVE
 from rl.config import There, named_places, parts
+from rl.data.formats import Chat
 from rl.planning.knobs import RECORDED, idle_knobs, joins
-from rl.recipes.parts import RecipeConfig
+from rl.planning.stages import stage_mistakes
+from rl.recipes.parts import LearnerSettings, RecipeConfig
 from rl.recipes.ste_config import SteConfig
+from rl.recipes.toolalpaca_config import ToolAlpacaConfig
 
 
 def mistakes(config: BaseModel) -> list[str]:
@@ -24,7 +27,9 @@ def mistakes(config: BaseModel) -> list[str]:
         found += [*_unplayed(config), *_unplaced(config), *_tools(config), *_searched(config)]
     if isinstance(config, SteConfig):
         found += [*_unplaced_trials(config), *_tools_of_ste(config)]
-    return found
+    if isinstance(config, ToolAlpacaConfig) and config.learner is not None:
+        found += _unplaced_learner(config.learner)
+    return [*found, *stage_mistakes(config), *_unwritten(config)]
 
 
 def gpus_here() -> int:
@@ -99,6 +104,20 @@ def _searched(config: RecipeConfig) -> Iterator[str]:
         )
 
 
+def _unwritten(config: BaseModel) -> Iterator[str]:
+    """A chat template that nobody has, and a folder of runs that cannot be made."""
+    format = getattr(config, "format", None)
+    if isinstance(format, Chat) and not format.tokenizer:
+        yield "format.tokenizer: it is empty; name the model directory whose chat template is meant"
+    storage = str(getattr(config, "storage", ""))
+    if storage and "://" not in storage:
+        folder = Path(storage).expanduser().absolute()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            why = "cannot be written to" if there.is_dir() else "is a file"
+            yield f"storage: no folder {storage} can be made, for {there} {why}; name another"
+
+
 def _unplaced(config: RecipeConfig) -> Iterator[str]:
     """What this machine cannot give, where the run would start a cluster of its own on it."""
     if joins():
@@ -123,12 +142,16 @@ def _unplaced(config: RecipeConfig) -> Iterator[str]:
 
 def _unplaced_trials(config: SteConfig) -> Iterator[str]:
     """The same, of the workers that make trials, and of the ranks that learn when these have ended."""
-    if joins():
-        return
-    place, learner = config.place, config.learner
-    if place is not None:
+    place = config.place
+    if place is not None and not joins():
         yield from _not_here({"place.gpus": place.workers * place.gpus}, {"place.resources": place.resources})
-    if learner is not None:
+    if config.learner is not None:
+        yield from _unplaced_learner(config.learner)
+
+
+def _unplaced_learner(learner: LearnerSettings) -> Iterator[str]:
+    """The same, of the ranks of a fit."""
+    if not joins():
         gpus = {"learner.gpu": float(learner.workers * learner.gpu)}
         yield from _not_here(gpus, {"learner.resources": learner.resources})
 

@@ -17,6 +17,9 @@ import yaml
 from executors.errors import ConfigError
 from rl import cli
 from rl.config import read_yaml
+from rl.planning.knobs import dead_knobs, idle_knobs
+from rl.recipes.ste_config import SteConfig
+from tests.executors.shared_data import shared
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ("trice/tiny", "trice/mixture", "toolgen/tiny", "toolalpaca/tiny", "toolkengpt/tiny", "toolkengpt/kamel")
@@ -222,6 +225,39 @@ def test_workers_and_ranks_of_ste_that_find_no_room_are_told_by_their_key(tmp_pa
     assert named in (refusal(config) or "")
     config.write_text(yaml.safe_dump(shipped("ste/tiny") | {"ray": {"num_cpus": 2}}, sort_keys=False))
     assert "ray: nothing of this run is on Ray" in (refusal(config) or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "told"),
+    [
+        ("ste/tiny", ("format", "tool_markers"), False, "exploitation.arms: tokens learns"),
+        ("ste/tiny", ("format",), {"kind": "chat"}, "format.tokenizer: it is empty"),
+        ("ste/tiny", ("known", "tools"), ["calculator", "calculator"], "known.tools: 'calculator' stands there twice"),
+        ("ste/tiny", ("batches",), [["sqrt"], ["sqrt"]], "batches: 'sqrt' stands there twice"),
+        ("ste/tiny", ("actors", 2, "temperature"), 1.0, "actors.2.temperature: the imagined call is written out"),
+        ("ste/tiny", ("exploitation", "learning", "objective"), {"kind": "rrhf"}, "each example here is a single one"),
+        ("toolalpaca/tiny", ("learning", "objective"), {"kind": "dpo"}, "each example here is a single one"),
+        ("toolalpaca/tiny", ("corpus", "entries"), "README.md", "corpus.entries: README.md is not JSON"),
+        ("toolalpaca/tiny", ("corpus", "held_out"), 5000, "corpus.apis: 50 and 5000 held out are 5050"),
+        ("toolalpaca/tiny", ("corpus", "writers"), {"temperature": 0.5}, "corpus.writers.temperature: a script writes"),
+        ("toolalpaca/tiny", ("learner",), {"gpu": True}, "learner.gpu: the run takes 1 GPUs"),
+        ("toolkengpt/tiny", ("template",), "Q: A:", "template: it has no [QUESTION]"),
+        ("trice/tiny", ("format",), {"kind": "chat"}, "format.tokenizer: it is empty"),
+        ("trice/tiny", ("storage",), "README.md", "storage: no folder README.md can be made"),
+    ],
+)
+def test_what_would_fail_after_a_stage_or_never_be_noticed_is_told_at_once(tmp_path, name, path, value, told):
+    shared("toolalpaca")
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(put(shipped(name), path, value)))
+    assert told in (refusal(config) or "")
+
+
+def test_settings_of_arms_that_are_left_out_are_told_by_the_plan_alone():
+    content = put(shipped("ste/tiny"), ("exploitation", "arms"), ["ft"])
+    config = SteConfig.model_validate(put(content, ("batches",), []))
+    assert not idle_knobs(config)
+    assert [told.partition(":")[0] for told in dead_knobs(config)] == ["exploitation.documented", "exploitation.rounds"]
 
 
 def test_all_mistakes_are_told_at_once_those_that_a_typo_hid_too(tmp_path):
