@@ -106,7 +106,7 @@ def train(
 @app.command()
 def plan(config: ConfigPath, overrides: Overrides = None) -> None:
     """Say what a config would take (processes, memory, steps, tokens, costs) and which settings nothing reads."""
-    loaded, _ = _load(config, list(overrides or []))
+    loaded, _ = _load(config, list(overrides or []), verb=None)
     from rl.planning.plan import plan as lines
 
     for line in lines(loaded):

@@ -96,6 +96,13 @@ def segments(task: Task, episode: Episode, specs: Sequence[ToolSpec], format: To
     return Segments(tuple(texts), tuple(learned))
 
 
+def first_call(row: Segments, format: ToolAlpacaFormat) -> Segments:
+    """The same attempt from the user's words to its first call, without the functions and the grammar before them."""
+    opening, called, *_ = row.texts
+    begins = opening.rindex(f"\n\n{format.question}") + 2
+    return Segments((opening[begins:], called), row.learned[:2])
+
+
 def example(id: str, row: Segments, tokenizer: PreTrainedTokenizerBase) -> Example:
     """A row as tokens for any tokenizer: each segment is encoded by itself, so that its mask is exact."""
     played = row.as_played()

@@ -65,6 +65,23 @@ def endpoints(config: RecipeConfig) -> Iterator[str]:
         yield f"endpoint   {name}: {said} to {policy.base_url}; {priced}{beside}"
 
 
+def cost_of(policy: EndpointConfig | VllmConfig, written: int, budget: float | None = None) -> str:
+    """What an endpoint may cost, where nobody knows how long its prompts will be.
+
+    Args:
+        policy: the endpoint.
+        written: tokens that it writes at most.
+        budget: dollars that all of the run may cost.
+    """
+    bounds = [bound for bound in (policy.max_usd, budget) if bound is not None]
+    bound = f"never more than ${min(bounds):g}" if bounds else "nothing bounds it but these"
+    if not policy.prompt_price and not policy.completion_price:
+        return "no price is given"
+    return (
+        f"what is written costs at most ${written * policy.completion_price / 1e6:,.2f}, what is read is added; {bound}"
+    )
+
+
 def _told(asked: Asked | str | None, where: str) -> str:
     if not isinstance(asked, Asked):
         return f"{asked} {where}" if asked else ""

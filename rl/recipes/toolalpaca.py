@@ -24,7 +24,7 @@ from executors.tools.get_details import ScriptedUser
 from rewards.types import Candidate, RankedGroup, Reward
 from rl.data.corpus import CorpusApi
 from rl.data.examples import Encoder, Example
-from rl.data.segments import Segments, example, refusal, segments, write_segments
+from rl.data.segments import Segments, example, first_call, refusal, segments, write_segments
 from rl.data.tables import write_text, written
 from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio
@@ -36,17 +36,19 @@ from rl.models.load import build_tokenizer_for, build_weights, load_tokenizer
 from rl.progress import Progress
 from rl.recipes.fitting import Fitter
 from rl.recipes.joined import Joined
-from rl.recipes.toolalpaca_config import ImprovementConfig, ToolAlpacaConfig
+from rl.recipes.toolalpaca_config import CopyingConfig, ImprovementConfig, LearningConfig, ToolAlpacaConfig
 from rl.recipes.toolalpaca_corpus import CorpusWriter
 from rl.run import Run
 from rl.serving.policies import LocalPolicy
 from rollouts.instances import CorpusFormat, generate
-from rollouts.instructions import planned_instructions
+from rollouts.instructions import Style, planned_instructions
 from rollouts.plans import Planner
 from rollouts.policy import Source
 from rollouts.types import Group, Sampling, Task
 
 _FORMAT = CorpusFormat()
+_SHEET = 10
+"""Requests that are made up together: the rules hold among them."""
 
 
 def train(config: ToolAlpacaConfig, run: Run, progress: Progress) -> dict[str, Any]:
@@ -77,7 +79,8 @@ def _train(config: ToolAlpacaConfig, run: Run, progress: Progress, fitter: Fitte
     with progress.stage(f"2. {len(requests)} held-out requests, before"):
         states["base"] = _measured(config, "base", start, requests, run)
     with progress.stage(f"3. Learn: {config.learning.steps} steps"):
-        path, spent = _fit(config, start, examples, run, fitter)
+        path, copied = _copying(config, start, corpus, run, fitter)
+        path, spent = _fit(config, "learn", path, examples, config.learning, run, fitter)
     with progress.stage("4. Held-out requests, after"):
         states["start"] = _measured(config, "start", path, requests, run)
     if config.improvement is not None:
@@ -91,8 +94,8 @@ def _train(config: ToolAlpacaConfig, run: Run, progress: Progress, fitter: Fitte
     if not link.exists():
         link.symlink_to(path.resolve())
     run.point_best(link)
-    extra = {"seed": config.seed, "left_out": left_out, "learned": len(examples), "fit_cpu_seconds": spent} | costs
-    summary = summarise(states, len(requests), extra)
+    extra = {"seed": config.seed, "left_out": left_out, "learned": len(examples), "fit_cpu_seconds": copied + spent}
+    summary = summarise(states, len(requests), extra | costs)
     write_summary(run, summary)
     return summary
 
@@ -165,16 +168,53 @@ def _judged(
     return [judge(one, group.episodes[0]) for one, group in zip(requests, groups, strict=True)], groups
 
 
+def _copying(
+    config: ToolAlpacaConfig, start: Path, corpus: Sequence[CorpusApi], run: Run, fitter: Fitter
+) -> tuple[Path, float]:
+    """Copying first, where the config has that: first calls of the script's, behind the user's words alone."""
+    copying = config.learning.copying
+    if copying is None:
+        return start, 0.0
+    done = run.folder("checkpoints") / "copying" / f"step-{copying.steps}"
+    if (known := run.finished("copying")) is not None and checkpoint.is_complete(done):
+        return done, known["cpu_seconds"]
+    tokenizer = load_tokenizer(start)
+    made: list[Example] = []
+    for api in corpus:
+        specs = [tool.spec for tool in toolset(Simulation(api.api), ScriptedUser())]
+        share = -(-copying.instances // len(corpus))
+        for number in range(0, share, _SHEET):
+            seed = config.seed + 1000 + number
+            for group in _attempts(api, min(_SHEET, share - number), seed, config.corpus.style):
+                if not refusal(group.episodes[0]):
+                    row = first_call(segments(group.task, group.episodes[0], specs, _FORMAT), _FORMAT)
+                    made.append(example(f"{group.task.id}/{seed}", row, tokenizer))
+    limit = config.model.max_length
+    fitting = [one for one in made if len(one.prompt) + len(one.rows[0].ids) <= limit]
+    return _fit(config, "copying", start, fitting, copying, run, fitter)
+
+
+def _attempts(api: CorpusApi, count: int, seed: int, style: Style) -> list[Group]:
+    """The script's attempts at requests to an API, other ones for every seed."""
+    asked = planned_instructions(api.name, Planner(api.name, api.api.operations, seed), count, style=style)
+    return asyncio.run(generate(api.name, asked, Simulation(api.api), seed=seed))
+
+
 def _fit(
-    config: ToolAlpacaConfig, start: Path, examples: Sequence[Example], run: Run, fitter: Fitter
+    config: ToolAlpacaConfig,
+    name: str,
+    start: Path,
+    examples: Sequence[Example],
+    learning: LearningConfig | CopyingConfig,
+    run: Run,
+    fitter: Fitter,
 ) -> tuple[Path, float]:
     """Behaviour cloning; what is fitted already is not fitted again."""
-    learning = config.learning
-    stage = Stage(name="learn", objective=learning.objective, optimiser=learning.optimiser, steps=learning.steps)
+    stage = Stage(name=name, objective=learning.objective, optimiser=learning.optimiser, steps=learning.steps)
     fitted = fitter.fit(
         AloneJob(
             start=str(start),
-            folder=str(run.folder("checkpoints") / "learn"),
+            folder=str(run.folder("checkpoints") / name),
             examples=tuple(examples),
             stage=stage,
             batch_size=learning.batch_size,
@@ -183,7 +223,7 @@ def _fit(
             quantised=_quantised(config),
         )
     )
-    run.finish("learn", {"loss": fitted.loss, "cpu_seconds": round(fitted.cpu_seconds, 1), "path": fitted.path})
+    run.finish(name, {"loss": fitted.loss, "cpu_seconds": round(fitted.cpu_seconds, 1), "path": fitted.path})
     return Path(fitted.path), round(fitted.cpu_seconds, 1)
 
 

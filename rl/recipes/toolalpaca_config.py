@@ -75,9 +75,26 @@ class CorpusConfig(Strict):
     writers: WritersConfig = WritersConfig()
 
 
+class CopyingConfig(Strict):
+    """What a model that begins from random weights learns before the corpus: to copy what users say into calls.
+
+    The script attempts further requests to the APIs that are learned from, and its first calls are read behind the
+    user's words alone: documentation and observations make up nine tenths of an attempt, and little of them is copied.
+    """
+
+    instances: int = Field(default=4000, gt=0)
+    """Attempts over all APIs that are learned from; more than the corpus has, with other values."""
+    steps: int = Field(default=800, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    objective: Objective = Sft()
+    optimiser: OptimiserConfig = OptimiserConfig(lr=3e-3)
+
+
 class LearningConfig(Strict):
     """How the corpus is learned."""
 
+    copying: CopyingConfig | None = None
+    """None begins with the corpus: for a model that can copy."""
     steps: int = Field(default=600, gt=0)
     batch_size: int = Field(default=8, gt=0)
     objective: Objective = Sft()
@@ -142,9 +159,14 @@ class ToolAlpacaConfig(Strict):
         """What the fits ask and the ranks cannot do."""
         if self.learner is None:
             return
-        stages: dict[str, LearningConfig | ImprovementConfig] = {"learning": self.learning}
-        stages |= {"improvement": self.improvement} if self.improvement is not None else {}
+        stages: dict[str, LearningConfig | CopyingConfig | ImprovementConfig | None] = {
+            "learning": self.learning,
+            "learning.copying": self.learning.copying,
+            "improvement": self.improvement,
+        }
         for name, stage in stages.items():
+            if stage is None:
+                continue
             strategy, gpu = self.learner.strategy, self.learner.gpu
             yield from unlearnable(strategy, gpu, self.model, name, stage.optimiser, stage.objective)
             if stage.batch_size < self.learner.workers:

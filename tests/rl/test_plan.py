@@ -12,8 +12,10 @@ from rl.models.load import HuggingFaceModel, TinyModel
 from rl.models.lora import Adapter
 from rl.models.tiny import build_model
 from rl.planning.knobs import dead_knobs
-from rl.planning.plan import plan, processes
+from rl.planning.placement import processes
+from rl.planning.plan import plan
 from rl.planning.size import size_of
+from rl.recipes.registry import any_config_class
 from rl.recipes.trice import TriceConfig
 
 TINY = Path("configs/trice/tiny.yaml")
@@ -141,3 +143,59 @@ def test_the_settings_of_the_demo_are_all_read():
 def test_an_object_store_that_is_too_small_for_the_weights_is_warned_of():
     lines = list(plan(config("model={kind: huggingface, path: /m/8B}")))
     assert any(line.startswith("warning    ray.object_store_mib: three versions") for line in lines)
+
+
+def planned(path: str, *changes: str) -> str:
+    content = override(read_yaml(Path(path)), changes)
+    return "\n".join(plan(validate(content, any_config_class(content["recipe"], path), path)))
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs").glob("*/*.yaml")), ids=str)
+def test_every_shipped_config_of_a_run_can_be_planned(path):
+    if "recipe" not in read_yaml(path):
+        pytest.skip("a grid: 'apprentice sweep' takes it")
+    lines = planned(str(path))
+    assert "model  " in lines and "processes" in lines
+    assert "unread" not in lines
+
+
+def test_the_plan_of_a_corpus_tells_its_fits_its_ranks_and_what_writing_it_asks_of_a_model():
+    small = ["corpus.apis=6", "corpus.held_out=2", "corpus.instances=30", "corpus.test_requests=3"]
+    tiny = planned("configs/toolalpaca/tiny.yaml", *small, "learning.steps=50", "learning.batch_size=4")
+    assert "8 APIs by a script, 2 of them held out; 30 requests by a script, attempts at them by a script" in tiny
+    assert "learn      50 steps of 4: 200 attempts" in tiny
+    assert "measure    6 requests to held-out APIs, 2 times" in tiny
+    assert "endpoint" not in tiny and "learner rank" not in tiny
+    improved = planned("configs/toolalpaca/tiny.yaml", "improvement={rounds: 3, requests: 16, attempts: 4, steps: 20}")
+    assert "3 rounds of 16 requests by 4 attempts: 192 attempts" in improved and "60 steps of 8" in improved
+    full = planned("configs/toolalpaca/full.yaml", *small, "corpus.writers={apis: teacher}")
+    assert f"at most {3 * 8 * 5 * 4} requests (apis {3 * 8 * 5 * 4}), {3 * 8 * 5 * 4 * 2000 / 1000:g}k tokens" in full
+    assert "never more than $100" in full
+    (ranks,) = [line for line in full.splitlines() if "learner rank" in line]
+    assert ranks.split()[2:5] == ["2", "0", "1"]
+
+
+def test_the_plan_of_exploring_counts_tools_trials_and_what_each_part_asks_of_a_model():
+    endpoint = {"kind": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "m", "completion_price": 2.0}
+    policies = yaml.safe_dump({"teacher": endpoint}, default_flow_style=True)
+    changes = [f"policies={policies}", "judge=teacher", "ablations=[]", "exploration.max_usd=3"]
+    told = planned("configs/ste/tiny.yaml", *changes, "exploration.episodes=2", "exploration.trials=3")
+    assert "12 tools in 24 sittings: at most 72 trials of 3 attempts; it ends at $3" in told
+    assert "documented 440 steps of 32" in told
+    assert f"at most {2 * 72 * 3} requests (verdicts {2 * 72 * 3})" in told
+    assert f"at most ${2 * 72 * 3 * 512 * 2 / 1e6:,.2f}" in told and "never more than $3" in told
+
+
+def test_tools_that_are_not_here_leave_the_rest_of_a_plan():
+    gone = "tools=[calculator, {executors.tools.ste:ste_tools: {path: /nowhere/ste}}]"
+    told = planned("configs/ste/tiny.yaml", gone)
+    assert "the tools cannot be counted here" in told and "ranked     300 steps" in told
+
+
+def test_the_plan_of_learned_rows_counts_the_workers_that_hold_places():
+    told = planned("configs/toolkengpt/tiny.yaml", "head_workers=3")
+    (held,) = [line for line in told.splitlines() if "holder of places" in line]
+    assert held.split()[3:6] == ["3", "1", "0"]
+    assert "on 3 Ray workers" in told
+    assert "rankings" in planned("configs/toolgen/tiny.yaml")
+    assert "rankings" not in planned("configs/toolgen/tiny.yaml", "feedback=null")

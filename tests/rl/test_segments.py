@@ -12,7 +12,7 @@ from executors.openapi.tools import read_openapi
 from executors.simulation.simulated import Simulation
 from executors.tools.get_details import ScriptedUser
 from executors.types import Observation, ToolCall
-from rl.data.segments import Segments, example, read_segments, refusal, segments, write_segments
+from rl.data.segments import Segments, example, first_call, read_segments, refusal, segments, write_segments
 from rl.data.toolalpaca import Instance, read_instances, write_instances
 from rl.models.tiny import build_tokenizer
 from rollouts.instances import CorpusFormat, generate
@@ -117,6 +117,15 @@ def test_a_hint_is_cut_from_the_request(played):
     groups, specs = played
     hinted = replace(groups[0].task, prompt=f"{groups[0].task.prompt}\nHint: call nothing")
     assert "Hint:" not in segments(hinted, groups[0].episodes[0], specs, FORMAT).text
+
+
+def test_a_first_call_alone_stands_behind_the_users_words(played):
+    groups, specs = played
+    for group in groups:
+        row = segments(group.task, group.episodes[0], specs, FORMAT)
+        short = first_call(row, FORMAT)
+        assert short.texts == (f"USER: {group.task.prompt}\nASSISTANT Thought: ", row.texts[1])
+        assert short.learned == (False, True)
 
 
 def test_segments_and_marks_are_as_many():

@@ -46,7 +46,11 @@ def config(tmp_path):
                 "test_requests": 2,
             },
             "model": {"kind": "tiny", "width": 16, "heads": 2, "layers": 1, "vocab_size": 400, "max_length": 2048},
-            "learning": {"steps": 2, "batch_size": 2},
+            "learning": {
+                "steps": 2,
+                "batch_size": 2,
+                "copying": {"instances": 30, "steps": 3, "batch_size": 2},
+            },
             "improvement": {"rounds": 1, "requests": 4, "attempts": 2, "steps": 1},
             "max_turns": 2,
             "max_tokens": 8,
@@ -65,6 +69,9 @@ def test_a_run_makes_a_corpus_learns_it_and_is_measured_and_resumes_from_its_fil
     assert sum(len(read_instances(path)) for path in files) == 14
     assert len(read_segments(folder / "corpus" / "train.json")) == 14
     assert (folder / "checkpoints" / "best").resolve().is_dir()
+    ledger = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    fits = {one["stage"]: one for one in ledger if one["stage"] in ("copying", "learn")}
+    assert list(fits) == ["copying", "learn"] and fits["copying"]["path"].endswith("copying/step-3")
     one = read_corpus_api(files[0])
     assert len(one.record["Golden_Answers"]) == len(one.record["Instructions"]) == len(one.instances)
     before = {path: path.stat().st_mtime_ns for path in [*files, folder / "evaluation" / "start.json"]}
