@@ -23,6 +23,18 @@ class StageConfig(Strict):
     optimiser: OptimiserConfig = OptimiserConfig()
 
 
+class RetrievalConfig(StageConfig):
+    """The stage that learns from requests which tools answer them."""
+
+    written: int = Field(default=0, ge=0)
+    """Requests for each tool that are written from its documentation and learned beside the given ones; see
+    ``rl.data.written_requests``. Tools that nobody asks for are not learned to be found without."""
+    repeated: int = Field(default=1, gt=0)
+    """Times that each given request stands among them."""
+    rehearsed: bool = False
+    """Whether the tools' documentation is learned beside the requests, so that it is not forgotten."""
+
+
 class Feedback(Strict):
     """How the policy is improved by which of the tools that it comes to are those that answer."""
 
@@ -110,7 +122,7 @@ class ToolGenConfig(Strict):
     model: ModelConfig = TinyModel(vocab_size=2048, max_length=192)
     indexing: Indexing = "atomic"
     memorisation: StageConfig = StageConfig()
-    retrieval: StageConfig = StageConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
     agent: StageConfig = StageConfig(steps=0)
     """Learned from ``stage_files`` and ``recorded`` alone: StableToolBench has no attempts."""
     feedback: Feedback | None = Feedback()

@@ -20,6 +20,7 @@ from rl.data.toolgen import (
 )
 from rl.data.trees import FINISH, calls_of
 from rl.data.ways import kept_ways
+from rl.data.written_requests import written_requests
 from rl.recipes.logged import Logged
 from rl.recipes.toolgen_config import ToolGenConfig
 from rollouts.formats.atomic import AtomicFormat
@@ -42,7 +43,9 @@ def conversations(config: ToolGenConfig, data: Retrieval, texts: Mapping[str, st
     if stage == "memorisation":
         built = memorised(data.tools.values(), texts)
     elif stage == "retrieval":
-        built = retrieved(data.train, texts, AtomicFormat())
+        beside = written_requests(data.tools, config.retrieval.written, config.seed)
+        built = retrieved([*data.train * config.retrieval.repeated, *beside], texts, AtomicFormat())
+        built += memorised(data.tools.values(), texts) if config.retrieval.rehearsed else []
     else:
         built = [one for run in config.recorded.runs for one in _recorded(config, Path(run), texts)]
     if config.stage_files is None:

@@ -10,6 +10,8 @@ from executors.tool import tool
 from rl.config import named_places, read_yaml, validate
 from rl.data.rounds import GROUPS, RoundGroup
 from rl.data.tasks.own_catalog import OwnCatalog
+from rl.data.toolgen import spoken
+from rl.data.written_requests import written_requests
 from rl.planning.knobs import idle_knobs
 from rl.progress import Progress
 from rl.recipes.served import open_run
@@ -134,3 +136,23 @@ def test_tokens_of_published_files_are_ours_by_the_mapping_beside_them_or_their_
     (tmp_path / "tool_mapping.json").write_text("[]")
     with pytest.raises(DataError, match="a token for each tool"):
         foreign_tokens(made, data, texts)
+
+
+def test_requests_are_written_of_every_tool_and_learned_beside_the_given_ones():
+    plain = config()
+    data, texts = plain.data.load(), {name: f"<<{name}>>" for name in plain.data.load().tools}
+    written = written_requests(data.tools, 3, seed=1)
+    assert len(written) == 3 * len(data.tools) and written == written_requests(data.tools, 3, seed=1)
+    assert {query.wanted for query in written} != {query.wanted for query in written_requests(data.tools, 3, seed=2)}
+    for query in written:
+        said = {word.strip(".").lower() for word in query.text.split()}
+        for name in query.wanted:
+            told = f"{spoken(data.tools[name].identity.raw)} {spoken(data.tools[name].spec.description)}"
+            assert said & set(told.lower().split()), (query.text, name)
+    beside = config(retrieval={"written": 3, "repeated": 2, "rehearsed": True})
+    learned = conversations(beside, data, texts, "retrieval")
+    given = conversations(plain, data, texts, "retrieval")
+    own = written_requests(data.tools, 3, beside.seed)
+    assert len(learned) == 2 * len(given) + sum(len(query.wanted) for query in own) + len(data.tools)
+    held_out = {query.text for query in data.validation + data.test}
+    assert not any(text in message.text for one in learned for message in one.messages for text in held_out)
