@@ -149,7 +149,8 @@ def named_places(model: BaseModel) -> Iterator[tuple[str, str, There]]:
         value = getattr(model, name)
         marks = [*field.metadata, *_marks(field.annotation)]
         for place in (mark for mark in marks if isinstance(mark, There)):
-            for path in value.values() if isinstance(value, Mapping) else [value]:
+            several = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+            for path in several:
                 if path:
                     yield name, str(path), place
 

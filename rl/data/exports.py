@@ -86,7 +86,7 @@ def export(
         raise ConfigError(f"no format {format!r} to export to; there are {', '.join(get_args(ExportFormat))}")
     exported = Exported()
     if format in SEARCHED:
-        return export_searches(dict(_searches(groups, setting, exported)), format, path, options.kept, exported)
+        return export_searches(dict(best_attempts(groups, setting, exported)), format, path, options.kept, exported)
     if format in ("verl", "skyrl"):
         rows = _questions(groups, setting, format, options, exported)
     else:
@@ -135,8 +135,14 @@ def export_searches(
     return exported
 
 
-def _searches(groups: Iterable[RoundGroup], setting: Setting, exported: Exported) -> Iterator[tuple[str, Searched]]:
-    """The best attempt of each group; of a task that comes again, the last group's."""
+def best_attempts(groups: Iterable[RoundGroup], setting: Setting, exported: Exported) -> Iterator[tuple[str, Searched]]:
+    """The best attempt of each group as a search of one way, by its task's id.
+
+    Args:
+        groups: ranked; a task may come again.
+        setting: where they were played.
+        exported: counts them, and those without an attempt.
+    """
     for record in groups:
         exported.groups += 1
         if not record.group.candidates:

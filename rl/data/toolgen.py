@@ -6,6 +6,7 @@ reimplementations, or built from a catalog and queries.
 """
 
 import json
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +16,17 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from executors.errors import DataError
+from executors.foreign import ForeignTool
 from executors.tools.describe import documentation
-from executors.types import ToolSpec
 from rl.data.examples import Example, Row
 from rl.data.tasks.funcqa import read_json
-from rl.data.tasks.toolbench import Query
+from rl.data.tasks.tool_requests import Query
 from rl.models.load import end_id
 from rollouts.formats.atomic import ACTION, AtomicFormat
 
 _DOCUMENTATION = 300
 """Characters of it that are learned from."""
+_JOINTS = re.compile(r"[_\-/]+|(?<=[a-z])(?=[A-Z])")
 STAGES = {
     "memorisation": "tool_memorization.json",
     "retrieval": "retrieval_training.json",
@@ -50,19 +52,31 @@ class Conversation:
     messages: tuple[Message, ...]
 
 
-def memorised(specs: Iterable[ToolSpec], texts: Mapping[str, str]) -> list[Conversation]:
+def memorised(tools: Iterable[ForeignTool], texts: Mapping[str, str]) -> list[Conversation]:
     """Each tool's documentation, and the text that stands for the tool."""
     return [
         Conversation(
-            f"memorisation/{s.name}", (Message(f"{told(s)}\n", False), Message(f"{ACTION}{texts[s.name]}", True))
+            f"memorisation/{tool.spec.name}",
+            (Message(f"{told(tool)}\n", False), Message(f"{ACTION}{texts[tool.spec.name]}", True)),
         )
-        for s in specs
+        for tool in tools
     ]
 
 
-def told(spec: ToolSpec) -> str:
-    """A tool's documentation, cut where it is long."""
-    return textwrap.shorten(f"Tool {documentation(spec)}", _DOCUMENTATION, placeholder=" ...")
+def told(tool: ForeignTool) -> str:
+    """A tool's documentation, cut where it is long.
+
+    It is called what it is called where it comes from, in words, as requests are.
+    """
+    name, owner = spoken(tool.identity.raw), spoken(tool.identity.owner)
+    called = f"Tool Name: {owner}. Api Name: {name}." if owner else f"Tool Name: {name}."
+    about = documentation(tool.spec).removeprefix(tool.spec.name).removeprefix(":")
+    return textwrap.shorten(f"{called} {about}", _DOCUMENTATION, placeholder=" ...")
+
+
+def spoken(name: str) -> str:
+    """A name as words: ``get_allBooks`` is get all Books."""
+    return " ".join(_JOINTS.sub(" ", name).split())
 
 
 def retrieved(queries: Iterable[Query], texts: Mapping[str, str], format: AtomicFormat) -> list[Conversation]:
@@ -104,11 +118,16 @@ def _message(message: Mapping[str, Any]) -> Message:
     return Message(f"{content.strip()}\n", bool(message.get("loss", assistant)) and assistant)
 
 
-def read_seed(folder: Path, stage: str) -> list[Conversation]:
+def read_seed(folder: Path, stage: str, texts: Mapping[str, str] | None = None) -> list[Conversation]:
     """The file of one stage in the form that ToolGen's reimplementations write; none where there is no such file.
 
     ``tool_memorization.json`` has ``description`` and ``token``, ``retrieval_training.json`` ``query`` and
     ``relevant_tool_tokens``, ``agent_tuning.json`` ``query``, ``plan_sequence`` and ``final_answer``.
+
+    Args:
+        folder: of the files.
+        stage: ``memorisation``, ``retrieval`` or ``agent``.
+        texts: what stands here for a tool that they call so, by token or by name; others stay as they are written.
 
     Raises:
         DataError: a file cannot be read, or one of its rows lacks a key.
@@ -119,30 +138,32 @@ def read_seed(folder: Path, stage: str) -> list[Conversation]:
     found: list[Conversation] = []
     for number, row in enumerate(read_json(path)):
         try:
-            found += seeded(stage, row, f"{stage}/{number}")
+            found += seeded(stage, row, f"{stage}/{number}", texts)
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}, item {number}: {error!r} is missing or of another type") from error
     return found
 
 
-def seeded(stage: str, row: Mapping[str, Any], id: str) -> list[Conversation]:
+def seeded(stage: str, row: Mapping[str, Any], id: str, texts: Mapping[str, str] | None = None) -> list[Conversation]:
     """What one row of a stage's file teaches; KeyError or TypeError where it is of another form.
 
     A step of a plan may have ``documentation`` and ``observation`` beside the published keys; the policy reads them.
     """
     format = AtomicFormat()
+    known: Mapping[str, str] = texts or {}
     if stage == "memorisation":
-        return [Conversation(id, (Message(f"{row['description']}\n", False), Message(ACTION + row["token"], True)))]
+        token = known.get(row["token"], str(row["token"]))
+        return [Conversation(id, (Message(f"{row['description']}\n", False), Message(ACTION + token, True)))]
     asked = Message(format.asked(row["query"]), False)
     if stage == "retrieval":
-        tokens = row["relevant_tool_tokens"]
+        tokens = [known.get(token, str(token)) for token in row["relevant_tool_tokens"]]
         return [Conversation(f"{id}/{n}", (asked, Message(ACTION + token, True))) for n, token in enumerate(tokens)]
     messages = [asked]
     for step in row["plan_sequence"]:
         given = step["action_input"]
         written = given if isinstance(given, str) else json.dumps(given)
         messages += [
-            Message(f"{step['thought']}\n{ACTION}{step['action']}", True),
+            Message(f"{step['thought']}\n{ACTION}{known.get(step['action'], step['action'])}", True),
             Message(_before(step.get("documentation"), format.INPUT), False),
             Message(f"{written}\n", True),
             Message(
@@ -164,6 +185,22 @@ def seed_tokens(folder: Path) -> list[str]:
         for row in read_json(folder / name) if (folder / name).is_file() else []:
             tokens |= dict.fromkeys([row["token"]] if stage == "memorisation" else row.get("relevant_tool_tokens", ()))
     return list(tokens)
+
+
+def seed_names(folder: Path) -> list[tuple[str, str]]:
+    """Which tool each token of the three files stands for, as ``tool_mapping.json`` beside them says; else none.
+
+    Raises:
+        DataError: that file maps no names to tokens.
+    """
+    path = folder / "tool_mapping.json"
+    if not path.is_file():
+        return []
+    try:
+        mapping = json.loads(path.read_text(encoding="utf-8"))
+        return [(str(token), str(name)) for name, token in mapping.items()]
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} should be one object with a token for each tool's name: {error}") from error
 
 
 def examples(

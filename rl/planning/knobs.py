@@ -40,8 +40,11 @@ def idle_knobs(config: BaseModel) -> list[str]:
             found.append("rollouts.tool_timeout: the tasks have no tool that runs")
     if isinstance(config, SteConfig) and not (config.place or config.learner) and "ray" in config.model_fields_set:
         found.append("ray: nothing of this run is on Ray; say in place who makes the trials, or in learner who fits")
-    if isinstance(config, ToolGenConfig) and config.agent.steps and config.stage_files is None:
-        found.append("agent.steps: its attempts are read from stage_files, and there are none; set it, or steps to 0")
+    if isinstance(config, ToolGenConfig) and config.agent.steps and not (config.stage_files or config.recorded.runs):
+        found.append(
+            "agent.steps: its attempts are read from stage_files and recorded.runs, and there are none; set one, or "
+            "steps to 0"
+        )
     if (
         isinstance(config, ToolGenConfig)
         and config.attempts.provider != "retriever"

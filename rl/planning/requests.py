@@ -17,10 +17,11 @@ class Asked:
     """Requests, at most."""
 
     requests: int
-    read: int
-    """Tokens that are sent: each question, and each solved example before it, is at most what the model reads."""
     written: int
     """Tokens that come back."""
+    read: int = 0
+    """Tokens that are sent: each question, and each solved example before it, is at most what the model reads. 0 where
+    nobody knows how long prompts will be."""
 
 
 def questions(config: RecipeConfig) -> int | None:
@@ -99,19 +100,19 @@ def _taught(config: RecipeConfig, name: str) -> Asked | str | None:
         tokens = each * demonstrator.max_tokens
         return f"at most {each} requests ({tokens:,} tokens written) for each question that the policy gets wrong"
     length = config.model.max_length * (1 + demonstrator.shots)
-    return Asked(count * each, count * each * length, count * each * demonstrator.max_tokens)
+    return Asked(count * each, count * each * demonstrator.max_tokens, count * each * length)
 
 
 def _played(config: RecipeConfig, name: str) -> Asked:
     """What sources of stage 2 ask it."""
     if "improve" not in config.stages:
-        return Asked(0, 0, 0)
+        return Asked(0, 0)
     sources = [source for source in config.sources if source.policy == name]
     tasks = config.improvement.rounds * config.improvement.tasks_per_round * config.rollouts.replies
     return Asked(
         tasks * sum(source.count for source in sources),
-        tasks * sum(source.count * config.model.max_length * (1 + source.shots) for source in sources),
         tasks * sum(source.count * source.max_tokens for source in sources),
+        tasks * sum(source.count * config.model.max_length * (1 + source.shots) for source in sources),
     )
 
 

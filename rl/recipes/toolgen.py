@@ -17,10 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from executors.retrieval import Index, text_of
 from rl.data.examples import Example, Row
-from rl.data.searches import agent_rows, read_trees
-from rl.data.tasks.toolbench import Query, Retrieval, legacy_name
-from rl.data.toolgen import Conversation, examples, memorised, read_seed, read_sharegpt, retrieved, seeded, told
-from rl.data.ways import Kept
+from rl.data.tasks.tool_requests import Query, Retrieval
+from rl.data.toolgen import Conversation, examples, told
 from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio, figures
 from rl.evaluation.retrieval import nearest, recalled, retrieval_ratios
@@ -37,6 +35,7 @@ from rl.models.trie import Trie
 from rl.progress import Progress
 from rl.recipes.toolgen_attempts import FINISH_NAME, TOKENS, ToolGenOpener, attempted, read_tokens
 from rl.recipes.toolgen_config import Feedback, StageConfig, ToolGenConfig
+from rl.recipes.toolgen_stages import conversations, foreign_tokens
 from rl.run import Run, write_json
 from rollouts.formats.atomic import ACTION, AtomicFormat
 
@@ -65,14 +64,14 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     states: dict[str, dict[str, Ratio]] = {}
     for name in ("memorisation", "retrieval", "agent"):
         stage: StageConfig = getattr(config, name)
-        learned = _conversations(config, state, name)
+        learned = conversations(config, state.data, state.tokens.texts, name)
         if not stage.steps or not learned:
             progress.line(
                 f"{name} is left out: " + ("it has 0 steps" if not stage.steps else "there is nothing to learn")
             )
             continue
         with progress.stage(f"2. {name}: {stage.steps} steps on {len(learned)} conversations"):
-            state = _fit(config, state, name, stage, run, progress)
+            state = _fit(config, state, name, stage, learned, run, progress)
     with progress.stage(f"3. {len(data.test)} held-out requests"):
         states["start"] = found_ratios(state, data.test, config.beams, gpu=config.fitting.gpu)
         memory = memorisation(state, list(data.tools)[:: max(1, len(data.tools) // 300)])
@@ -145,11 +144,12 @@ def _begin(config: ToolGenConfig, data: Retrieval, run: Run) -> tuple[_State, fl
     folder = run.folder("checkpoints") / "tokens"
     seconds = 0.0
     if not (folder / "step-0" / "config.json").exists():
-        texts = [*(told(tool.spec) for tool in data.tools.values()), *(query.text for query in data.train)]
+        texts = [*(told(tool) for tool in data.tools.values()), *(query.text for query in data.train)]
         tokenizer = build_tokenizer_for(config.model, texts, [ACTION])
         model = build_weights(config.model, tokenizer, config.seed)
         began = time.process_time()
         texts = list(tokens.texts.values()) if config.indexing == "atomic" else [FINISH]
+        texts += foreign_tokens(config, data, tokens.texts)
         rows = list(add_tool_tokens(model, tokenizer, texts).values())
         seconds = time.process_time() - began
         checkpoint.begin(folder, model, tokenizer, adapter=config.model.adapter, seed=config.seed, rows=rows)
@@ -182,35 +182,18 @@ def export_merged(path: Path, folder: Path) -> Path:
     return folder
 
 
-def _conversations(config: ToolGenConfig, state: _State, stage: str) -> list[Conversation]:
-    """What a stage learns from."""
-    texts, data = state.tokens.texts, state.data
-    built: list[Conversation] = []
-    if stage == "memorisation":
-        built = memorised([tool.spec for tool in data.tools.values()], texts)
-    elif stage == "retrieval":
-        built = retrieved(data.train, texts, state.format)
-    if config.stage_files is not None:
-        folder = Path(config.stage_files)
-        built += read_seed(folder, stage)
-        own = folder / f"sharegpt-{stage}.json"
-        built += read_sharegpt(own) if own.is_file() else []
-        if stage == "agent" and (folder / "trees").is_dir():
-            built += _from_trees(folder / "trees", data, texts, config.trees)
-    return built
-
-
-def _from_trees(folder: Path, data: Retrieval, texts: Mapping[str, str], kept: Kept) -> list[Conversation]:
-    """Attempts of ToolBench's trees that came to an answer; its names for tools lead to ours."""
-    named = {legacy_name(tool.identity.owner, tool.identity.raw): texts[name] for name, tool in data.tools.items()}
-    rows = agent_rows(read_trees(folder).values(), named, kept=kept)
-    return [one for number, row in enumerate(rows) for one in seeded("agent", row, f"trees/{number}")]
-
-
-def _fit(config: ToolGenConfig, state: _State, name: str, stage: StageConfig, run: Run, progress: Progress) -> _State:
+def _fit(
+    config: ToolGenConfig,
+    state: _State,
+    name: str,
+    stage: StageConfig,
+    learned: Sequence[Conversation],
+    run: Run,
+    progress: Progress,
+) -> _State:
     """One stage, in its own folder; what is there already is not fitted again."""
     tokenizer = load_tokenizer(state.path)
-    rows, too_long = examples(_conversations(config, state, name), tokenizer, config.model.max_length)
+    rows, too_long = examples(learned, tokenizer, config.model.max_length)
     if too_long:
         progress.line(f"{too_long} conversations are longer than {config.model.max_length} tokens and left out")
     fitted = fit_alone(
@@ -286,7 +269,7 @@ def found_ratios(state: _State, queries: Sequence[Query], beams: int, *, gpu: bo
 def memorisation(state: _State, names: Sequence[str]) -> dict[str, float]:
     """Of some tools, how many their documentation leads to among all, and F1 averaged over them."""
     finder = Finder.of(state.path, state.tokens, list(state.data.tools))
-    said = [next(iter(finder.find(f"{told(state.data.tools[name].spec)}\n", 1)), None) for name in names]
+    said = [next(iter(finder.find(f"{told(state.data.tools[name])}\n", 1)), None) for name in names]
     accuracy, f1 = recalled(said, names)
     return {"memorised": accuracy, "memorised_f1": f1}
 

@@ -1,4 +1,4 @@
-"""A ToolGen run's policy at work: what loads it, and how it attempts requests, with tools that answer by schema."""
+"""A ToolGen run's policy at work: what loads it, and how it attempts requests with the run's tools."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from executors.foreign import unbacked
 from executors.simulation.described import Described
 from executors.types import ToolSpec
 from rl.data.searches import searched, write_searches
-from rl.data.tasks.toolbench import Query, Retrieval
+from rl.data.tasks.tool_requests import Query, Retrieval
 from rl.evaluation.agent import agent_ratios
 from rl.evaluation.intervals import Ratio
 from rl.models.load import load_merged, load_tokenizer
@@ -51,8 +51,8 @@ def read_tokens(run: Run, config: ToolGenConfig) -> ToolTokens:
 
 
 def catalog_of(data: Retrieval, seed: int = 0) -> Catalog:
-    """The tools of a run; nobody is behind them, so their answers are made up by their schemas."""
-    return Catalog(unbacked(data.tools.values(), Described(seed)))
+    """The tools of a run; where nothing runs them, their answers are made up by their schemas."""
+    return data.catalog if data.catalog is not None else Catalog(unbacked(data.tools.values(), Described(seed)))
 
 
 @dataclass(frozen=True, slots=True)

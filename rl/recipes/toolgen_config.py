@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from rl.config import FolderPath, ModelPath, Strict
+from rl.data.tasks.own_catalog import OwnCatalog
 from rl.data.tasks.toolbench import ToolBench
 from rl.data.ways import Kept
 from rl.learner.footprint import Precision
@@ -20,6 +21,18 @@ class StageConfig(Strict):
     steps: int = Field(default=600, ge=0)
     batch_size: int = Field(default=16, gt=0)
     optimiser: OptimiserConfig = OptimiserConfig()
+
+
+class RetrievalConfig(StageConfig):
+    """The stage that learns from requests which tools answer them."""
+
+    written: int = Field(default=0, ge=0)
+    """Requests for each tool that are written from its documentation and learned beside the given ones; see
+    ``rl.data.written_requests``. Tools that nobody asks for are not learned to be found without."""
+    repeated: int = Field(default=1, gt=0)
+    """Times that each given request stands among them."""
+    rehearsed: bool = False
+    """Whether the tools' documentation is learned beside the requests, so that it is not forgotten."""
 
 
 class Feedback(Strict):
@@ -68,6 +81,16 @@ class Attempts(Strict):
     """Whether attempts search; by default each is one way."""
 
 
+class Recorded(Strict):
+    """Attempts of other runs, which the agent stage learns from."""
+
+    runs: list[FolderPath] = []
+    """Folders of runs that rank attempts at tasks with these tools. Of each group the best attempt is learned that came
+    to an answer and called none but these tools."""
+    min_reward: float | None = None
+    """Reward below which even the best is left out."""
+
+
 class Fitting(Strict):
     """Where the stages are fitted, and what that takes."""
 
@@ -87,19 +110,21 @@ class ToolGenConfig(Strict):
     """Of the run; its folder is ``storage/name`` unless ``--run-dir`` says otherwise."""
     seed: int = Field(default=0, ge=0)
     storage: str = "runs"
-    data: ToolBench = ToolBench()
+    data: Annotated[ToolBench | OwnCatalog, Field(discriminator="kind")] = ToolBench()
+    """The tools, and the requests that they answer."""
     stage_files: FolderPath | None = None
     """Folder with ``tool_memorization.json``, ``retrieval_training.json`` and ``agent_tuning.json``, whose rows are
     learned beside those that are built here; ``sharegpt-STAGE.json`` in it is read as ToolGen's own form, and in a
     folder ``trees`` ToolBench's trees and chains, of which the ways that came to an answer are learned."""
     trees: Kept = Kept()
-    """Which ways in ``trees`` are learned."""
+    """Which ways in ``trees``, and which attempts of ``recorded``, are learned."""
+    recorded: Recorded = Recorded()
     model: ModelConfig = TinyModel(vocab_size=2048, max_length=192)
     indexing: Indexing = "atomic"
     memorisation: StageConfig = StageConfig()
-    retrieval: StageConfig = StageConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
     agent: StageConfig = StageConfig(steps=0)
-    """Learned from ``stage_files`` alone: StableToolBench has no attempts."""
+    """Learned from ``stage_files`` and ``recorded`` alone: StableToolBench has no attempts."""
     feedback: Feedback | None = Feedback()
     """None ends where the paper does."""
     beams: int = Field(default=5, gt=0)

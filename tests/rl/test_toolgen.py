@@ -77,7 +77,7 @@ def test_what_is_too_long_is_left_out_and_counted(tokenizer, monkeypatch):
     shared("stabletoolbench")
     data = ToolBench(groups=("G1_tool",)).load()
     texts = {name: f"<<{name}>>" for name in data.tools}
-    learned = memorised([tool.spec for tool in data.tools.values()], texts)
+    learned = memorised(data.tools.values(), texts)
     asked = retrieved(data.train, texts, AtomicFormat())
     assert len(learned) == len(data.tools)
     assert len(asked) == sum(len(query.wanted) for query in data.train)
@@ -99,7 +99,7 @@ def test_a_small_run_goes_through_its_stages_and_is_not_done_twice(tmp_path, mon
     config = ToolGenConfig.model_validate(
         {
             "name": "small",
-            "data": {"groups": ["G2_category"], "test_share": 0.1},
+            "data": {"kind": "toolbench", "groups": ["G2_category"], "test_share": 0.1},
             "model": {
                 "kind": "tiny",
                 "width": 16,

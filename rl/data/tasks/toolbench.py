@@ -4,11 +4,8 @@ These are a benchmark's test queries. Where they are learned from they are split
 beside a published one.
 """
 
-import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,39 +17,7 @@ from executors.names import Identity
 from rl.config import Strict
 from rl.data.tasks.benchmark import data_folder
 from rl.data.tasks.funcqa import read_json
-
-Split = Literal["train", "validation", "test"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """A request and the tools that answer it."""
-
-    id: str
-    text: str
-    wanted: tuple[str, ...]
-    """Names of tools, in the order that the data set has them."""
-    offered: tuple[str, ...]
-    """Those that its authors offered beside."""
-    group: str
-    """The file that it is in, such as ``G1_tool``."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retrieval:
-    """Tools, and queries in disjoint splits."""
-
-    tools: Mapping[str, ForeignTool]
-    """By name."""
-    train: tuple[Query, ...]
-    validation: tuple[Query, ...]
-    test: tuple[Query, ...]
-    rejected: tuple[str, ...] = ()
-    """Queries none of whose tools is described, and why."""
-
-    @property
-    def queries(self) -> tuple[Query, ...]:
-        return self.train + self.validation + self.test
+from rl.data.tasks.tool_requests import Query, Retrieval, Split, split_of
 
 
 class ToolBench(Strict):
@@ -92,7 +57,7 @@ class ToolBench(Strict):
                     offered=tuple(dict.fromkeys(offered)),
                     group=file.stem,
                 )
-                splits[self._split(query.text)].append(query)
+                splits[split_of(query.text, self.test_share, self.validation_share)].append(query)
         return Retrieval(
             tools=tools,
             train=tuple(splits["train"]),
@@ -100,14 +65,6 @@ class ToolBench(Strict):
             test=tuple(splits["test"]),
             rejected=tuple(rejected),
         )
-
-    def _split(self, text: str) -> Split:
-        """Where a query belongs, by its own words alone."""
-        digest = hashlib.blake2b(" ".join(text.split()).lower().encode(), digest_size=4).digest()
-        place = int.from_bytes(digest, "big") / 2**32
-        if place < self.test_share:
-            return "test"
-        return "validation" if place < self.test_share + self.validation_share else "train"
 
 
 def _pair(api: object) -> tuple[str, str]:
