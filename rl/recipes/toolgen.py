@@ -62,6 +62,8 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     with progress.stage(f"1. Tokens of {len(data.tools)} tools, {config.indexing}"):
         state, seconds = _begin(config, data, run)
     states: dict[str, dict[str, Ratio]] = {}
+    extra: dict[str, Any] = {}
+    asked = list(data.tools)[:: max(1, len(data.tools) // 300)]
     for name in ("memorisation", "retrieval", "agent"):
         stage: StageConfig = getattr(config, name)
         learned = conversations(config, state.data, state.tokens.texts, name)
@@ -72,9 +74,11 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
             continue
         with progress.stage(f"2. {name}: {stage.steps} steps on {len(learned)} conversations"):
             state = _fit(config, state, name, stage, learned, run, progress)
+        if name == "memorisation":
+            extra |= {f"{key}_at_first": value for key, value in memorisation(state, asked).items()}
     with progress.stage(f"3. {len(data.test)} held-out requests"):
         states["start"] = found_ratios(state, data.test, config.beams, gpu=config.fitting.gpu)
-        memory = memorisation(state, list(data.tools)[:: max(1, len(data.tools) // 300)])
+        extra |= memorisation(state, asked)
     if config.feedback is not None:
         with progress.stage(f"4. Feedback: {config.feedback.rounds} rounds"):
             for round in range(config.feedback.rounds):
@@ -83,7 +87,6 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     states["bm25"] = bm25_ratios(data, data.test, config.beams)
     if config.encoder is not None:
         states["encoder"] = encoder_ratios(data, data.test, config.beams, SentenceEncoder(Path(config.encoder)))
-    extra: dict[str, Any] = {}
     if config.attempts.tasks:
         with progress.stage(f"5. {config.attempts.tasks} attempts"):
             extra["attempts"] = _told(_attempts(config, state, run, "test"))
@@ -91,7 +94,7 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
         export_merged(state.path, run.folder("checkpoints") / "merged")
     run.write_state(checkpoint=str(state.path))
     run.point_best(_linked(run, state.path))
-    extra |= {"tools": len(data.tools), "seed": config.seed, "adding_cpu_seconds": seconds, **memory}
+    extra |= {"tools": len(data.tools), "seed": config.seed, "adding_cpu_seconds": seconds}
     summary = summarise(states, len(data.test), extra)
     write_summary(run, summary)
     return summary

@@ -132,6 +132,7 @@ def test_a_small_run_goes_through_its_stages_and_is_not_done_twice(tmp_path, mon
     stages = tmp_path / "run" / "checkpoints"
     assert (stages / "memorisation" / "step-2").is_dir() and (stages / "retrieval" / "step-2").is_dir()
     assert (stages / "agent" / "step-1").is_dir() and 0 <= summary["memorised_f1"] <= 1
+    assert 0 <= summary["memorised_at_first"] <= 1
     merged, adapted = load_merged(stages / "merged"), load_merged(stages / "agent" / "step-1")
     assert torch.equal(output_matrix(merged), output_matrix(adapted))
     started = load_merged(stages / "tokens" / "step-0")
