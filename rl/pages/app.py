@@ -70,6 +70,7 @@ class _Views:
             name=name,
             card=self._shelf.card(name),
             states=states(summary),
+            columns=list(dict.fromkeys(key for figures in states(summary).values() for key in figures)),
             change=summary.get("change", {}),
             stages=curves(run.metrics()),
             config=run.resolved.read_text(),

@@ -47,7 +47,7 @@ def memories(run: Path) -> dict[str, list[ToolMemory]]:
         run: the folder; each ``explored*.jsonl`` in it is the long-term memory of one exploration.
     """
     found = {}
-    for path in sorted(run.glob("explored*.jsonl")):
+    for path in sorted(run.glob("explored*.jsonl"), key=lambda found: found.stem):
         by_tool: dict[str, list[Trial]] = {}
         for trial in Log(path, Trial).read():
             by_tool.setdefault(trial.tool, []).append(trial)

@@ -15,7 +15,8 @@ from rl.run import Run
 
 _QUIET = 120.0
 """Seconds without a new line after which a run that is not finished is taken for stopped."""
-_HEADLINE = ("utility", "accuracy", "decisions", "correct", "call_rate")
+_HEADLINE = ("utility", "accuracy", "decisions", "correct/new", "correct", "overall", "answered", "answer", "tool")
+_HEADLINE += ("ndcg@5", "selected", "call_rate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,15 +97,21 @@ def summary_of(run: Run) -> dict[str, Any]:
 
 
 def headline(summary: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """The first of a run's figures, before and after."""
-    start, final = summary.get("start", {}), summary.get("final", {})
+    """The first of a run's figures, before and after; of recipes with a gate, of the policy that passed it."""
+    start = summary.get("start") or summary.get("base", {})
+    passed = (summary.get("published") or {}).get("name", "")
+    final = summary.get("final") or summary.get(passed, {})
     shared = [name for name in _HEADLINE if name in start and name in final]
     return {name: (start[name]["value"], final[name]["value"]) for name in shared[:3]}
 
 
 def states(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Of a summary, the figures of each state of the policy."""
-    return {name: value for name, value in summary.items() if isinstance(value, Mapping) and "n" in value}
+    """Of a summary, the figures of each state of the policy, by name."""
+    found = {name: value for name, value in summary.items() if isinstance(value, Mapping) and "n" in value}
+    return {
+        name: {key: one for key, one in value.items() if isinstance(one, Mapping) and "value" in one}
+        for name, value in found.items()
+    }
 
 
 def differences(left: Run, right: Run) -> list[tuple[str, str, str]]:

@@ -44,6 +44,7 @@ from rollouts.instances import CorpusFormat, generate
 from rollouts.instructions import Style, planned_instructions
 from rollouts.plans import Planner
 from rollouts.policy import Source
+from rollouts.store import Log
 from rollouts.types import Group, Sampling, Task
 
 _FORMAT = CorpusFormat()
@@ -143,6 +144,10 @@ def _measured(
     kept = run.folder("evaluation") / f"{name}.json"
     if not kept.exists():
         judged, groups = _judged(config, path, requests, "measure", temperature=0.0, seed=config.seed)
+        log: Log[Group] = Log(kept.with_suffix(".jsonl"), Group)
+        log.path.unlink(missing_ok=True)
+        with log:
+            log.append(groups)
         rows = [
             {
                 "task": group.task.id,

@@ -10,7 +10,9 @@ from rl.models.tiny import build_tokenizer
 from rl.pages.app import pages_app
 from rl.pages.attempts import Attempts
 from rl.pages.curves import curves
+from rl.pages.shelf import headline
 from rl.pages.watch import watched
+from rl.run import Run, write_json
 from tests.rl.pages_run import add_round, make_run
 
 
@@ -34,6 +36,26 @@ def test_a_runs_page_shows_its_figures_its_curves_and_its_config(client):
     assert 'aria-label="loss by step: from 1 to 0.25"' in page
     assert "Constant: constant 2." in page
     assert "seed: 0" in page
+
+
+def test_states_with_other_figures_and_words_beside_them_have_columns_of_their_own(tmp_path):
+    run = Run.start(tmp_path / "run", config_text="", resolved={"recipe": "ste", "name": "x"}, resume=False)
+    cell = {"value": 0.25, "low": 0.125, "high": 0.5}
+    summary = {
+        "base": {"n": 3, "attempts": "base.jsonl", "correct/new": cell},
+        "bm25": {"n": 3, "tool": cell | {"value": 0.75}},
+        "change": {"tool": cell},
+        "ft": {"n": 3, "correct/new": cell | {"value": 0.5}},
+        "published": {"name": "ft"},
+        "explored": {"trials": 4},
+    }
+    assert headline(summary) == {"correct/new": (0.25, 0.5)}
+    write_json(run.folder("evaluation") / "summary.json", summary)
+    page = TestClient(pages_app(tmp_path)).get("/run?name=run")
+    assert page.status_code == 200
+    assert "<th>correct, new</th><th>tool</th>" in page.text
+    assert "bm25</th>\n<td></td><td>0.75" in page.text
+    assert "It has logged no attempts at tasks." in page.text and "This run logged no curves." in page.text
 
 
 def test_every_candidate_of_a_task_stands_side_by_side_in_the_order_of_its_reward(client):
