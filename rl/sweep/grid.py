@@ -156,9 +156,9 @@ def rows(grid: Grid, folder: Path, measure: Played) -> list[Row]:
     by_arm: dict[str, dict[int, Mapping[str, Ratio]]] = {}
     for name, arm in grid.arms.items():
         found: dict[int, Mapping[str, Ratio]] = {
-            job.seed: states[arm.state]
+            job.seed: states[state]
             for job, states in read.items()
-            if job.arm == grid.owner(name) and arm.state in states
+            if job.arm == grid.owner(name) and (state := _held(states, arm.state)) is not None
         }
         if found:
             by_arm[name] = found
@@ -179,8 +179,16 @@ def missing(grid: Grid, folder: Path, measure: Played) -> list[str]:
         if job.done:
             there = ratios_of(job.folder, measure)
             wanted = {arm.state for name, arm in grid.arms.items() if grid.owner(name) == job.arm}
-            wrong += [f"{job.folder.name} has no state {state!r}: {', '.join(there)}" for state in wanted - set(there)]
+            absent = [state for state in sorted(wanted) if _held(there, state) is None]
+            wrong += [f"{job.folder.name} has no state {state!r}: {', '.join(there)}" for state in absent]
     return wrong
+
+
+def _held(states: Mapping[str, Any], state: str) -> str | None:
+    """What a run has a state as: where the last policy is the best, it stands as the final one alone."""
+    if state == "last" and "last" not in states:
+        state = "final"
+    return state if state in states else None
 
 
 def markdown(grid: Grid, made: Sequence[Row]) -> str:

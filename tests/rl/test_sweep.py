@@ -89,6 +89,16 @@ def test_seeds_that_are_not_done_are_left_out_of_the_table(tmp_path):
     assert rows(GRID, tmp_path / "none", Selectivity()) == []
 
 
+def test_where_the_last_policy_is_the_best_its_state_is_the_final_one(tmp_path):
+    last = GRID.arms["start"].model_copy(update={"state": "last"})
+    grid = GRID.model_copy(update={"arms": GRID.arms | {"newest": last}})
+    for job in jobs(grid, tmp_path):
+        finish(job, GROUPS)
+    assert missing(grid, tmp_path, Selectivity()) == []
+    (row,) = [row for row in rows(grid, tmp_path, Selectivity()) if row.arm == "newest"]
+    assert row.seeds == 2 and row.figures["accuracy"].value == 0.75
+
+
 def test_a_state_that_no_run_has_is_named(tmp_path):
     grid = GRID.model_copy(update={"arms": GRID.arms | {"odd": GRID.arms["start"].model_copy(update={"state": "odd"})}})
     finish(jobs(grid, tmp_path)[0], GROUPS)
