@@ -242,10 +242,13 @@ def _train_one(
     from rl.learner.remote import LearnerFailedError
     from rl.pages.watch import watched
     from rl.progress import Progress
+    from rl.recipes.lengths import require_lengths
     from rl.recipes.trice import train as train_trice
     from rl.run import Run
     from rollouts.remote import RolloutsFailedError
 
+    if benchmark is not None and not resume:
+        require_lengths(config, benchmark)
     own = trained_alone(config.recipe)
     resolved = config.model_dump(mode="json")
     may_differ = getattr(config, "MAY_DIFFER", ())

@@ -24,6 +24,7 @@ from executors.tools.get_details import ScriptedUser
 from rewards.types import Candidate, RankedGroup, Reward
 from rl.data.corpus import CorpusApi
 from rl.data.examples import Encoder, Example
+from rl.data.room import fitting
 from rl.data.segments import Segments, example, first_call, refusal, segments, write_segments
 from rl.data.tables import write_text, written
 from rl.evaluation.evaluate import summarise, write_summary
@@ -121,7 +122,7 @@ def _learned(config: ToolAlpacaConfig, corpus: Sequence[CorpusApi], run: Run) ->
         checkpoint.begin(folder, weights, tokenizer, adapter=config.model.adapter, seed=config.seed)
     tokenizer = load_tokenizer(folder / "step-0")
     examples = [example(id, row, tokenizer) for id, row in rows.items()]
-    kept = [one for one in examples if len(one.prompt) + len(one.rows[0].ids) <= config.model.max_length]
+    kept = fitting(examples, config.model.max_length, "attempts of the corpus")
     if len(kept) < len(examples):
         left_out[f"longer than {config.model.max_length} tokens"] = len(examples) - len(kept)
     return kept, dict(left_out)
@@ -194,9 +195,8 @@ def _copying(
                 if not refusal(group.episodes[0]):
                     row = first_call(segments(group.task, group.episodes[0], specs, _FORMAT), _FORMAT)
                     made.append(example(f"{group.task.id}/{seed}", row, tokenizer))
-    limit = config.model.max_length
-    fitting = [one for one in made if len(one.prompt) + len(one.rows[0].ids) <= limit]
-    return _fit(config, "copying", start, fitting, copying, run, fitter)
+    fit = fitting(made, config.model.max_length, "first calls")
+    return _fit(config, "copying", start, fit, copying, run, fitter)
 
 
 def _attempts(api: CorpusApi, count: int, seed: int, style: Style) -> list[Group]:

@@ -19,6 +19,7 @@ from rl.evaluation.intervals import Ratio
 from rl.learner.watch import objective_warnings
 from rl.models.load import is_model
 from rl.recipes.executors import ExecutorBuilder
+from rl.recipes.lengths import require_lengths
 from rl.recipes.prepared import prepare
 from rl.recipes.toolgen_config import ToolGenConfig
 from rl.recipes.toolkengpt_config import ToolkenGptConfig
@@ -157,10 +158,11 @@ def check_config(config: TriceConfig, loaded: Benchmark | None = None) -> Iterat
         loaded: its tasks, where ``prepare`` has read them already.
 
     Raises:
-        ConfigError: a source plays a policy that there is not.
+        ConfigError: a source plays a policy that there is not, or the model does not read the tasks.
         DataError: the data cannot be used, or most gold attempts are wrong by the ranking's own rule.
     """
     benchmark = prepare(config) if loaded is None else loaded
+    require_lengths(config, benchmark)
     format = config.format.build()
     yield f"config     {config.name}: every key is known, {len(config.sources)} sources"
     for text in objective_warnings(config.improvement.objective):

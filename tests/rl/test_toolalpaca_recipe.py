@@ -80,6 +80,14 @@ def test_a_run_makes_a_corpus_learns_it_and_is_measured_and_resumes_from_its_fil
     assert again["start"] == summary["start"] and again["final"] == summary["final"]
 
 
+def test_a_model_that_reads_less_than_most_attempts_take_is_refused_before_anything_is_learned(tmp_path, config):
+    short = config.model_copy(update={"model": config.model.model_copy(update={"max_length": 100})})
+    run = Run.start(tmp_path / "run", config_text="", resolved={}, resume=False)
+    with pytest.raises(ConfigError, match=r"model\.max_length: 100 tokens, and 14 of 14 attempts of the corpus are"):
+        train(short, run, Progress())
+    assert not (run.path / "checkpoints" / "learn").exists()
+
+
 @pytest.fixture(scope="module")
 def requests():
     entry = Entry(name="Tunes", description="Songs and albums", category="Music")
