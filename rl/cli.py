@@ -4,7 +4,6 @@ Heavy modules are imported by the command that needs them, so that ``--help`` an
 """
 
 import errno
-import json
 import os
 import shlex
 import signal
@@ -154,10 +153,11 @@ def evaluate(
         raise ConfigError("name a run's folder, such as runs/trice-tiny; or --suite and a file to score")
     from rl.evaluation.intervals import figures
     from rl.recipes.trained import evaluate_checkpoint
+    from rl.run import json_of
 
     shown = figures(evaluate_checkpoint(run, checkpoint, split))
     if as_json:
-        print(json.dumps({name: figure.as_json() for name, figure in shown.items()}))
+        print(json_of({name: figure.as_json() for name, figure in shown.items()}))
         return
     for name, figure in shown.items():
         print(f"{name:<14} {figure.value:7.3f}   95% [{figure.low:.3f}, {figure.high:.3f}]")

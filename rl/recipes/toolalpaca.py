@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from executors.corpus.records import Record
+from executors.corpus.records import Record, read_records
 from executors.corpus.toolset import toolset
+from executors.errors import ConfigError
 from executors.openapi.tools import read_openapi
 from executors.simulation.simulated import Simulation
 from executors.tools.get_details import ScriptedUser
@@ -39,6 +40,7 @@ from rl.recipes.fitting import Fitter
 from rl.recipes.joined import Joined
 from rl.recipes.toolalpaca_config import CopyingConfig, ImprovementConfig, LearningConfig, ToolAlpacaConfig
 from rl.recipes.toolalpaca_corpus import CorpusWriter
+from rl.recipes.toolalpaca_tools import corpus_of
 from rl.run import Run
 from rl.serving.policies import LocalPolicy
 from rollouts.instances import CorpusFormat, generate
@@ -100,6 +102,27 @@ def _train(config: ToolAlpacaConfig, run: Run, progress: Progress, fitter: Fitte
     summary = summarise(states, len(requests), extra | costs)
     write_summary(run, summary)
     return summary
+
+
+def evaluate_run(run: Run, config: ToolAlpacaConfig, path: Path, split: str, name: str) -> dict[str, Ratio]:
+    """The figures of a run's checkpoint on the requests to its held-out APIs.
+
+    Args:
+        run: its folder.
+        config: its own.
+        path: of the checkpoint.
+        split: ``test``; there is no other.
+        name: that the verdicts are kept under.
+
+    Raises:
+        ConfigError: another split is asked for.
+        DataError: the run has no corpus yet.
+    """
+    if split != "test":
+        raise ConfigError(f"{run.path} is a run of toolalpaca, which holds out test requests alone; leave --split out")
+    records = read_records(corpus_of(run))[config.corpus.apis :]
+    requests = [one for api in records for one in _requests(config, api, config.corpus.test_requests, config.seed)]
+    return _measured(config, name, path, requests, run)
 
 
 def _learned(config: ToolAlpacaConfig, corpus: Sequence[CorpusApi], run: Run) -> tuple[list[Example], dict[str, int]]:
