@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         there = sorted(str(found) for found in Path("configs").glob("*/*.yaml"))
         close = difflib.get_close_matches(str(path), there, n=3, cutoff=0.3) or there[:3]
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        hint = f"; did you mean {', '.join(close)}?" if close else "; 'apprentice init my_tools.py' writes one"
         raise ConfigError(f"no config at {path}{hint}")
     try:
         content = yaml.load(path.read_text(), _Loader)
