@@ -136,7 +136,8 @@ def evaluate(
     checkpoint: Checkpoint = "best",
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
     suite: Annotated[
-        str | None, typer.Option(help="Score a file instead: ste, toolalpaca, bfcl, toolbench, funcqa or retrieval.")
+        str | None,
+        typer.Option(help="By a published one: ste, toolalpaca, bfcl, toolbench, funcqa, toolkengpt or retrieval."),
     ] = None,
     predictions: Annotated[Path | None, typer.Option(help="Of a suite: the file to score.")] = None,
     judged: Annotated[Path | None, typer.Option(help="Of toolalpaca: a file of its judge.")] = None,
