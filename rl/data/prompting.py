@@ -71,6 +71,11 @@ class Prompting:
         parts.append(_AS_BEFORE if examples else f"Answer the question. {closing}")
         return "\n\n".join([*parts, *(self.written(one, data.template) for one in examples), data.template])
 
+    def template_of(self, tool: str, data: MarkedData, count: int) -> str:
+        """Worked answers that call one tool, and the question: what tool mode reads."""
+        shown = [self.written(one, data.template) for one in examples_of(data.worked, tool, count, self.seed)]
+        return "\n\n".join([*shown, data.template])
+
     def written(self, example: Worked, template: str) -> str:
         """An example as a prompt shows it, with the ending that answers are to have."""
         answer = example.called if self.calls else example.answer
