@@ -207,6 +207,10 @@ def check(
     if not hasattr(loaded, "tasks"):
         print(sandbox_in_force(sandbox))
         print(f"config     {loaded.name}: recipe {loaded.recipe}; every key is known, and every file is there")
+        from rl.recipes.checked import stage_checks
+
+        for line in stage_checks(loaded):
+            print(line)
         return
     from rl.recipes.prepared import prepare
 

@@ -13,6 +13,7 @@ from rl.data.spans import MASKED, Marked, Span
 from rl.evaluation.attempts import attempt_ratios, by_habit, relation_ratios, right_answer
 from rl.models.tool_head import ToolHead
 from rl.progress import Progress
+from rl.recipes.checked import stage_checks
 from rl.recipes.toolgen import ToolGenConfig
 from rl.recipes.toolkengpt import ToolkenGptConfig, train
 from rl.recipes.toolkengpt_prompts import prompts
@@ -108,6 +109,21 @@ def test_with_shots_each_tool_is_shown_with_its_own_calls_and_answers_in_words_e
     for tool, template in shown.demonstrations.items():
         assert re.findall(r"<(\w+)>\(", template) == [tool] * 4
         assert template.startswith("<s>Q: ") and template.endswith("\n\nQ: [QUESTION]\nA:")
+
+
+def test_check_tells_of_the_texts_and_the_questions(monkeypatch):
+    monkeypatch.setenv("APPRENTICE_DATA", str(shared()))
+    shared("kamel")
+    content = read_yaml(CONFIGS / "toolkengpt" / "kamel.yaml")
+    told = list(stage_checks(validate(content, ToolkenGptConfig, "kamel")))
+    assert told[0].startswith("texts      917 train with 917 results, 115 validation; 2 annotations")
+    assert "questions  500 questions; 568 of training texts" in told
+    assert told[-1].endswith("Tom will compete in «P2416: Soccer, Basketball, and Table Tennis».")
+    content["data"]["relations"] = 234
+    assert any(
+        "no training text has 1 of the tools: P1344" in line
+        for line in stage_checks(validate(content, ToolkenGptConfig, "kamel"))
+    )
 
 
 def test_plans_keep_to_their_grammar_and_their_scene(tmp_path, monkeypatch):
