@@ -136,7 +136,8 @@ def evaluate(
     checkpoint: Checkpoint = "best",
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
     suite: Annotated[
-        str | None, typer.Option(help="Score a file instead: ste, toolalpaca, bfcl, toolbench, funcqa or retrieval.")
+        str | None,
+        typer.Option(help="By a published one: ste, toolalpaca, bfcl, toolbench, funcqa, toolkengpt or retrieval."),
     ] = None,
     predictions: Annotated[Path | None, typer.Option(help="Of a suite: the file to score.")] = None,
     judged: Annotated[Path | None, typer.Option(help="Of toolalpaca: a file of its judge.")] = None,
@@ -206,6 +207,10 @@ def check(
     if not hasattr(loaded, "tasks"):
         print(sandbox_in_force(sandbox))
         print(f"config     {loaded.name}: recipe {loaded.recipe}; every key is known, and every file is there")
+        from rl.recipes.checked import stage_checks
+
+        for line in stage_checks(loaded):
+            print(line)
         return
     from rl.recipes.prepared import prepare
 

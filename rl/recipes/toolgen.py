@@ -30,12 +30,12 @@ from rl.losses.objective import Sft
 from rl.models.constrained import beam_search
 from rl.models.load import build_tokenizer_for, build_weights, end_id, load_merged, load_tokenizer
 from rl.models.sentences import SentenceEncoder
-from rl.models.tool_tokens import FINISH, ToolTokens, add_tool_tokens, index_tools
+from rl.models.tool_tokens import FINISH, ToolTokens, add_tool_tokens
 from rl.models.trie import Trie
 from rl.progress import Progress
-from rl.recipes.toolgen_attempts import FINISH_NAME, TOKENS, ToolGenOpener, attempted, read_tokens
+from rl.recipes.toolgen_attempts import TOKENS, ToolGenOpener, attempted, read_tokens
 from rl.recipes.toolgen_config import Feedback, StageConfig, ToolGenConfig
-from rl.recipes.toolgen_stages import conversations, foreign_tokens
+from rl.recipes.toolgen_stages import conversations, foreign_tokens, tool_tokens
 from rl.run import Run, write_json
 from rollouts.formats.atomic import ACTION, AtomicFormat
 
@@ -139,10 +139,7 @@ def _linked(run: Run, path: Path) -> Path:
 
 def _begin(config: ToolGenConfig, data: Retrieval, run: Run) -> tuple[_State, float]:
     """The model with the tools' tokens, as step 0."""
-    identities = {name: tool.identity for name, tool in data.tools.items()}
-    about = {name: tool.spec.description for name, tool in data.tools.items()}
-    named = index_tools(identities, config.indexing, descriptions=about, seed=config.seed)
-    tokens = ToolTokens(config.indexing, {**named.texts, FINISH_NAME: FINISH})
+    tokens = tool_tokens(config, data)
     format = AtomicFormat()
     folder = run.folder("checkpoints") / "tokens"
     seconds = 0.0
