@@ -17,8 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from executors.retrieval import Index, text_of
 from rl.data.examples import Example, Row
+from rl.data.room import fitting
 from rl.data.tasks.tool_requests import Query, Retrieval
-from rl.data.toolgen import Conversation, examples, told
+from rl.data.toolgen import examples, told
 from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio, figures
 from rl.evaluation.retrieval import nearest, recalled, retrieval_ratios
@@ -61,17 +62,12 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     data = config.data.load()
     with progress.stage(f"1. Tokens of {len(data.tools)} tools, {config.indexing}"):
         state, seconds = _begin(config, data, run)
+        lessons = _lessons(config, state, progress)
     states: dict[str, dict[str, Ratio]] = {}
     extra: dict[str, Any] = {}
     asked = list(data.tools)[:: max(1, len(data.tools) // 300)]
-    for name in ("memorisation", "retrieval", "agent"):
+    for name, learned in lessons.items():
         stage: StageConfig = getattr(config, name)
-        learned = conversations(config, state.data, state.tokens.texts, name)
-        if not stage.steps or not learned:
-            progress.line(
-                f"{name} is left out: " + ("it has 0 steps" if not stage.steps else "there is nothing to learn")
-            )
-            continue
         with progress.stage(f"2. {name}: {stage.steps} steps on {len(learned)} conversations"):
             state = _fit(config, state, name, stage, learned, run, progress)
         if name == "memorisation":
@@ -157,6 +153,27 @@ def _begin(config: ToolGenConfig, data: Retrieval, run: Run) -> tuple[_State, fl
     return _State(folder / "step-0", tokens, data, format), round(seconds, 2)
 
 
+def _lessons(config: ToolGenConfig, state: _State, progress: Progress) -> dict[str, list[Example]]:
+    """What each stage learns from; stages that are left out are told.
+
+    Raises:
+        ConfigError: the model does not read most of a stage's conversations.
+    """
+    tokenizer, limit = load_tokenizer(state.path), config.model.max_length
+    lessons: dict[str, list[Example]] = {}
+    for name in ("memorisation", "retrieval", "agent"):
+        steps = getattr(config, name).steps
+        held = conversations(config, state.data, state.tokens.texts, name) if steps else []
+        if not held:
+            progress.line(f"{name} is left out: " + ("there is nothing to learn" if steps else "it has 0 steps"))
+            continue
+        rows = examples(held, tokenizer)
+        lessons[name] = fitting(rows, limit, f"conversations of {name}")
+        if too_long := len(rows) - len(lessons[name]):
+            progress.line(f"{too_long} conversations of {name} are longer than {limit} tokens and left out")
+    return lessons
+
+
 def _fitted(config: ToolGenConfig) -> dict[str, Any]:
     """How a fit holds the model."""
     adapter, fitting = config.model.adapter, config.fitting
@@ -187,20 +204,16 @@ def _fit(
     state: _State,
     name: str,
     stage: StageConfig,
-    learned: Sequence[Conversation],
+    learned: Sequence[Example],
     run: Run,
     progress: Progress,
 ) -> _State:
     """One stage, in its own folder; what is there already is not fitted again."""
-    tokenizer = load_tokenizer(state.path)
-    rows, too_long = examples(learned, tokenizer, config.model.max_length)
-    if too_long:
-        progress.line(f"{too_long} conversations are longer than {config.model.max_length} tokens and left out")
     fitted = fit_alone(
         AloneJob(
             start=str(state.path),
             folder=str(run.folder("checkpoints") / name),
-            examples=tuple(rows),
+            examples=tuple(learned),
             stage=Stage(name=name, objective=Sft(), optimiser=stage.optimiser, steps=stage.steps),
             batch_size=stage.batch_size,
             seed=config.seed,

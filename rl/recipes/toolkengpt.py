@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from executors.executor import Executor
 from rl.data.decisions import decided
 from rl.data.examples import Example, Row
+from rl.data.room import fitting, require_room
 from rl.data.spans import MarkedData, Targets, targets
 from rl.data.tasks.kamel import Kamel
 from rl.data.tasks.virtualhome import END, VirtualHome, step_name
@@ -126,7 +127,7 @@ def _base(config: ToolkenGptConfig, data: MarkedData, run: Run) -> _Base:
         job = AloneJob(
             start=str(folder / "step-0"),
             folder=str(folder),
-            examples=tuple(row for row in rows if len(row.prompt) + len(row.rows[0].ids) <= config.model.max_length),
+            examples=tuple(fitting(rows, config.model.max_length, "training texts")),
             stage=Stage(
                 name="language", objective=Sft(), optimiser=config.language.optimiser, steps=config.language.steps
             ),
@@ -162,8 +163,9 @@ def _learn(config: ToolkenGptConfig, base: _Base, run: Run) -> tuple[ToolHead, f
 
     def read(texts: Sequence[Any]) -> Any:
         laid = [targets(text, base.tokenizer, numbers) for text in texts]
-        fitting = [text for text in laid if len(text.labels) <= limit]
-        return read_places(base.model, fitting, vocabulary=base.vocabulary)
+        require_room([len(text.labels) for text in laid], limit, "marked texts")
+        short = [text for text in laid if len(text.labels) <= limit]
+        return read_places(base.model, short, vocabulary=base.vocabulary)
 
     began = time.process_time()
     places, held_out = read(base.data.train), read(base.data.validation or base.data.train[-50:])

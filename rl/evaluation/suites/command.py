@@ -27,7 +27,7 @@ from rl.evaluation.suites import (
 from rl.evaluation.suites.ste_labels import CachedJudge, Judge, ModelJudge, StrictJudge, published_labels
 from rl.evaluation.suites.ste_predictions import read_predictions
 from rl.evaluation.suites.toolalpaca_live import LiveOptions, evaluate_live
-from rl.run import write_json
+from rl.run import json_of, write_json
 from rl.serving.sources import PolicyConfig
 from rollouts.formats.react import Parser
 
@@ -155,7 +155,7 @@ def evaluate_suite(
     _note(full["notes"])
     if out is not None:
         write_json(out, full)
-    print(json.dumps(told) if as_json else full["text"])
+    print(json_of(told) if as_json else full["text"])
 
 
 def _without_tables(full: Mapping[str, Any]) -> dict[str, Any]:
