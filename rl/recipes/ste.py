@@ -173,7 +173,7 @@ class _Study:
             name: by_tool(ste.evaluate(path, held_out, f"{name}-validation"), tools)
             for name, path in {"base": self.base, **self.learned}.items()
         }
-        if gate.current is None:
+        if gate.told()["name"] is None:  # or its file was removed: what is in use is then not known
             gate.offer("base", self.base, {tool: scores["base"][tool] for tool in ste.known})
         best = sorted(self.learned, key=lambda name: -round(sum(scores[name].values()), 6))  # of equals the first
         for name in best:
