@@ -35,7 +35,7 @@ from rl.models.trie import Trie
 from rl.progress import Progress
 from rl.recipes.toolgen_attempts import FINISH_NAME, TOKENS, ToolGenOpener, attempted, read_tokens
 from rl.recipes.toolgen_config import Feedback, StageConfig, ToolGenConfig
-from rl.recipes.toolgen_stages import conversations, foreign_tokens
+from rl.recipes.toolgen_stages import conversations, foreign_tokens, without_held_out
 from rl.run import Run, write_json
 from rollouts.formats.atomic import ACTION, AtomicFormat
 
@@ -66,7 +66,10 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     asked = list(data.tools)[:: max(1, len(data.tools) // 300)]
     for name in ("memorisation", "retrieval", "agent"):
         stage: StageConfig = getattr(config, name)
-        learned = conversations(config, state.data, state.tokens.texts, name)
+        found = conversations(config, state.data, state.tokens.texts, name)
+        learned = without_held_out(found, state.data)
+        if len(learned) < len(found):
+            progress.line(f"{len(found) - len(learned)} conversations of {name} ask what is held out, and are left out")
         if not stage.steps or not learned:
             progress.line(
                 f"{name} is left out: " + ("it has 0 steps" if not stage.steps else "there is nothing to learn")

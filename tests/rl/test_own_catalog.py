@@ -1,6 +1,7 @@
 """ToolGen with a catalog of one's own: Python functions and an OpenAPI document, requests, and a run's attempts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from rl.progress import Progress
 from rl.recipes.served import open_run
 from rl.recipes.toolgen import evaluate_run, train
 from rl.recipes.toolgen_config import ToolGenConfig
-from rl.recipes.toolgen_stages import conversations, foreign_tokens
+from rl.recipes.toolgen_stages import conversations, foreign_tokens, without_held_out
 from rl.run import Run
 from rollouts.store import Log
 from tests.rl.recorded_groups import record, task
@@ -120,6 +121,27 @@ def test_the_best_attempts_of_a_run_are_what_the_agent_stage_learns(tmp_path):
     assert any("9" in message.text and not message.learned for message in learned.messages)
     others = {name: f"<<{name}>>" for name in data.tools if name != "calculator"}
     assert conversations(made, data, others, "agent") == []
+
+
+def test_what_other_runs_and_files_say_of_held_out_requests_is_not_learned(tmp_path):
+    data = config().data.load()
+    asked = [data.train[0].text, data.test[0].text, f" {data.validation[0].text.upper()}\n"]
+    rows = [{"query": text, "relevant_tool_tokens": ["calculator"]} for text in asked]
+    (tmp_path / "retrieval_training.json").write_text(json.dumps(rows))
+    shared = [{"conversations": [{"role": "user", "content": text}]} for text in asked]
+    (tmp_path / "sharegpt-retrieval.json").write_text(json.dumps(shared))
+    made = config(stage_files=str(tmp_path))
+    found = conversations(made, data, {name: f"<<{name}>>" for name in data.tools}, "retrieval")
+    kept = without_held_out(found, data)
+    assert len(found) - len(kept) == 4 and [one for one in found[-6:] if one in kept] == [found[-6], found[-3]]
+
+    log = Log(recorded(tmp_path / "earlier") / GROUPS, RoundGroup)
+    with log:
+        same = replace(task(3, tools=("calculator",)), prompt=data.test[0].text)
+        log.append([record(same, {"good": (2.0, ("So: calculator(3*3)->", "Answer: 9"))})])
+    made = config(recorded={"runs": [str(tmp_path / "earlier")]})
+    found = conversations(made, data, {name: f"<<{name}>>" for name in data.tools}, "agent")
+    assert len(found) == len(without_held_out(found, data)) + 1
 
 
 def test_tokens_of_published_files_are_ours_by_the_mapping_beside_them_or_their_own(tmp_path):
