@@ -26,8 +26,8 @@ IMAGINED = "imagined"
 """Name of the source that makes the call which a query means, for a policy that cannot make it yet."""
 ROUND = "explore"
 """Begins the ids of all attempts."""
-_AGAIN = 3
-"""Further draws for an attempt that would repeat a call that failed."""
+DRAWS = 3
+"""Of an attempt that would repeat a call that failed, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ class TrialWorker:
                 )
             tried.written += [one.completion for one in attempt.turns]
             again += 1
-            if _first_call(attempt) not in known or source.sampling.temperature == 0 or again == _AGAIN:
+            if _first_call(attempt) not in known or source.sampling.temperature == 0 or again == DRAWS:
                 return attempt
             tried.checks += len(attempt.calls)
 
