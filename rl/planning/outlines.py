@@ -122,10 +122,13 @@ def _ste(config: SteConfig) -> Iterator[str]:
         f"of {len(config.actors)} attempts{again}{_budgets(config, times + read)}"
     )
     yield from _learned(config)
-    states, tested = 1 + len(config.exploitation.arms) + len(config.ablations), len(names) * config.test
+    arms, tested = config.exploitation.arms, len(names) * config.test
+    rounds = 2 * (len(config.batches) + bool(known)) if config.batches else 0
+    states = 1 + len(arms) + len(config.ablations) + rounds
+    validated = 1 + sum(arm in ("ft", "ranked", "tokens") for arm in arms) + rounds
     yield (
-        f"measure    {tested:,} held-out queries in {states} states: at most "
-        f"{count(states * tested * config.max_tokens)} tokens written"
+        f"measure    {tested:,} held-out queries {states} times, as many for validation {validated} times: at most "
+        f"{count((states + validated) * tested * config.max_tokens)} tokens written"
     )
     trials = sittings * exploration.trials
     asked = _of_exploring(config, times * trials, read * trials)

@@ -192,6 +192,12 @@ def test_the_plan_of_exploring_counts_tools_trials_and_what_each_part_asks_of_a_
     assert "documented 440 steps of 32" in again
     assert f"(verdicts {2 * 2 * 72 * 3})" in again  # documentation is read without a judge, at a budget of its own
     assert "each of these 3 ends at $3" in again and "never more than $9" in again
+    plain = planned("configs/ste/tiny.yaml", "batches=[]", "ablations=[]", "exploitation.arms=[icl, ft]", "test=2")
+    assert (
+        f"{20 * 2} held-out queries 3 times, as many for validation 2 times: at most {5 * 40 * 64 / 1000:g}k" in plain
+    )
+    rounds = planned("configs/ste/tiny.yaml", "batches=[[sqrt]]", "ablations=[]", "exploitation.arms=[ft]", "test=2")
+    assert "40 held-out queries 6 times, as many for validation 6 times" in rounds  # twice two rounds, with both
     placed = planned("configs/ste/tiny.yaml", "place={workers: 3, cpus: 2}", "ray.num_cpus=6")
     (workers,) = [line for line in placed.splitlines() if "trial worker" in line]
     assert workers.split()[2:5] == ["3", "2", "0"]
