@@ -31,7 +31,7 @@ from rl.serving.app import LlmOptions, Served, serve_run
 from rl.serving.chat import REPLY
 from rl.serving.offering import Offering
 from rl.serving.policies import LocalPolicy
-from rl.serving.published import Published
+from rl.serving.published import BEST, NEWEST, Published
 from rl.serving.repl import converse
 from rl.serving.split import read_shares
 from rl.serving.toolken import ToolkenPolicy
@@ -116,7 +116,7 @@ def chat_with(path: Path, checkpoint: str = "best") -> None:
         ConfigError, DataError: the run has no such policy, or none that can be asked.
     """
     opened = open_run(path)
-    found = Published(opened.checkpoints, opened.choice or checkpoint, staged=opened.staged).default()
+    found = Published(opened.checkpoints, opened.chosen(checkpoint), staged=opened.staged).default()
     if opened.opener is None:
         policy: Policy = LocalPolicy(found.id, str(found.path), found.version, gpu=torch.cuda.is_available())()
     else:
@@ -137,7 +137,7 @@ def _served(name: str, path: Path, wanted: Wanted) -> Served:
     return Served(
         name=name,
         checkpoints=opened.checkpoints,
-        checkpoint=opened.choice or wanted.checkpoint,
+        checkpoint=opened.chosen(wanted.checkpoint),
         staged=opened.staged,
         format=opened.format,
         catalog=opened.catalog,
@@ -171,6 +171,19 @@ class Opened:
     max_turns: int
     opener: Opener | None = None
     """What loads it, where it is not a model as transformers knows it."""
+
+    def chosen(self, checkpoint: str) -> str:
+        """The checkpoint that answers, where one is asked for.
+
+        Raises:
+            ConfigError: it is another than the only one that can be asked.
+        """
+        if self.choice is not None and checkpoint not in (BEST, NEWEST, self.choice):
+            raise ConfigError(
+                f"the checkpoint {checkpoint!r} cannot be asked: of this run only checkpoints/{self.choice} can; leave "
+                "--checkpoint out"
+            )
+        return self.choice or checkpoint
 
 
 def open_run(path: Path) -> Opened:

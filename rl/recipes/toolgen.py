@@ -36,7 +36,7 @@ from rl.models.trie import Trie
 from rl.progress import Progress
 from rl.recipes.toolgen_attempts import TOKENS, ToolGenOpener, attempted, read_tokens
 from rl.recipes.toolgen_config import Feedback, StageConfig, ToolGenConfig
-from rl.recipes.toolgen_stages import conversations, foreign_tokens, tool_tokens
+from rl.recipes.toolgen_stages import conversations, foreign_tokens, tool_tokens, without_held_out
 from rl.run import Run, write_json
 from rollouts.formats.atomic import ACTION, AtomicFormat
 
@@ -163,7 +163,10 @@ def _lessons(config: ToolGenConfig, state: _State, progress: Progress) -> dict[s
     lessons: dict[str, list[Example]] = {}
     for name in ("memorisation", "retrieval", "agent"):
         steps = getattr(config, name).steps
-        held = conversations(config, state.data, state.tokens.texts, name) if steps else []
+        found = conversations(config, state.data, state.tokens.texts, name) if steps else []
+        held = without_held_out(found, state.data)
+        if len(held) < len(found):
+            progress.line(f"{len(found) - len(held)} conversations of {name} ask what is held out, and are left out")
         if not held:
             progress.line(f"{name} is left out: " + ("there is nothing to learn" if steps else "it has 0 steps"))
             continue

@@ -6,7 +6,7 @@ from pathlib import Path
 from rewards.types import Candidate
 from rl.data.exports import Exported, best_attempts
 from rl.data.searches import agent_rows, read_trees
-from rl.data.tasks.tool_requests import Retrieval
+from rl.data.tasks.tool_requests import Retrieval, plain
 from rl.data.tasks.toolbench import legacy_name
 from rl.data.toolgen import (
     Conversation,
@@ -70,6 +70,15 @@ def conversations(config: ToolGenConfig, data: Retrieval, texts: Mapping[str, st
         rows = agent_rows(read_trees(folder / "trees").values(), known, kept=config.trees)
         built += [one for number, row in enumerate(rows) for one in seeded("agent", row, f"trees/{number}")]
     return built
+
+
+def without_held_out(learned: Sequence[Conversation], data: Retrieval) -> list[Conversation]:
+    """Conversations but those that ask what is held out: other runs and files have splits of their own."""
+    texts = [query.text for query in (*data.validation, *data.test)]
+    held_out = {plain(form) for text in texts for form in (text, AtomicFormat().asked(text))}
+    return [
+        one for one in learned if not any(plain(said.text) in held_out for said in one.messages if not said.learned)
+    ]
 
 
 def named(data: Retrieval, texts: Mapping[str, str]) -> dict[str, str]:

@@ -236,6 +236,12 @@ def test_workers_and_ranks_of_ste_that_find_no_room_are_told_by_their_key(tmp_pa
         ("ste/tiny", ("batches",), [["sqrt"], ["sqrt"]], "batches: 'sqrt' stands there twice"),
         ("ste/tiny", ("actors", 2, "temperature"), 1.0, "actors.2.temperature: the imagined call is written out"),
         ("ste/tiny", ("exploitation", "learning", "objective"), {"kind": "rrhf"}, "each example here is a single one"),
+        (
+            "ste/tiny",
+            ("policies",),
+            {"t": {"kind": "huggingface", "path": "m", "place": {"workers": 2}}},
+            "policies.t.place: the workers that make the trials hold it",
+        ),
         ("toolalpaca/tiny", ("learning", "objective"), {"kind": "dpo"}, "each example here is a single one"),
         ("toolalpaca/tiny", ("corpus", "entries"), "README.md", "corpus.entries: README.md is not JSON"),
         ("toolalpaca/tiny", ("corpus", "held_out"), 5000, "corpus.apis: 50 and 5000 held out are 5050"),

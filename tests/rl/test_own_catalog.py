@@ -1,6 +1,7 @@
 """ToolGen with a catalog of one's own: Python functions and an OpenAPI document, requests, and a run's attempts."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from rl.recipes.checked import stage_checks
 from rl.recipes.served import open_run
 from rl.recipes.toolgen import evaluate_run, train
 from rl.recipes.toolgen_config import ToolGenConfig
-from rl.recipes.toolgen_stages import conversations, foreign_tokens
+from rl.recipes.toolgen_stages import conversations, foreign_tokens, without_held_out
 from rl.run import Run
 from rollouts.store import Log
 from tests.rl.recorded_groups import record, task
@@ -154,6 +155,27 @@ def test_attempts_of_another_recipe_s_run_are_refused_by_name(tmp_path):
     made = config(recorded={"runs": [str(tmp_path / "earlier")]}, agent={"steps": 1})
     with pytest.raises(DataError, match="earlier is a run of toolgen; ranked attempts are read from runs of trice"):
         list(stage_checks(made))
+
+
+def test_what_other_runs_and_files_say_of_held_out_requests_is_not_learned(tmp_path):
+    data = config().data.load()
+    asked = [data.train[0].text, data.test[0].text, f" {data.validation[0].text.upper()}\n"]
+    rows = [{"query": text, "relevant_tool_tokens": ["calculator"]} for text in asked]
+    (tmp_path / "retrieval_training.json").write_text(json.dumps(rows))
+    shared = [{"conversations": [{"role": "user", "content": text}]} for text in asked]
+    (tmp_path / "sharegpt-retrieval.json").write_text(json.dumps(shared))
+    made = config(stage_files=str(tmp_path))
+    found = conversations(made, data, {name: f"<<{name}>>" for name in data.tools}, "retrieval")
+    kept = without_held_out(found, data)
+    assert len(found) - len(kept) == 4 and [one for one in found[-6:] if one in kept] == [found[-6], found[-3]]
+
+    log = Log(recorded(tmp_path / "earlier") / GROUPS, RoundGroup)
+    with log:
+        same = replace(task(3, tools=("calculator",)), prompt=data.test[0].text)
+        log.append([record(same, {"good": (2.0, ("So: calculator(3*3)->", "Answer: 9"))})])
+    made = config(recorded={"runs": [str(tmp_path / "earlier")]})
+    found = conversations(made, data, {name: f"<<{name}>>" for name in data.tools}, "agent")
+    assert len(found) == len(without_held_out(found, data)) + 1
 
 
 def test_tokens_of_published_files_are_ours_by_the_mapping_beside_them_or_their_own(tmp_path):
