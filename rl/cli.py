@@ -93,12 +93,17 @@ def train(
         print(pool(folders, base.with_name(f"{base.name}-seeds.md")))
         return
     from rl.evaluation.evaluate import PairRanking
-    from rl.evaluation.seeds import pool_seeds, table
+    from rl.evaluation.seeds import pool_kept, pool_seeds, table, tall
 
+    pooled = base.with_name(f"{base.name}-seeds.json")
+    if loaded.recipe in ("toolkengpt", "toolgen"):
+        for name, figures in pool_kept(folders, pooled).items():
+            print(f"{name}\n{tall(figures)}\n")
+        print(pooled)
+        return
     if not hasattr(loaded, "evaluation") or isinstance(loaded.evaluation, PairRanking):
         print(f"such runs are not pooled; each has its own summary: {', '.join(map(str, folders))}")
         return
-    pooled = base.with_name(f"{base.name}-seeds.json")
     print(table(pool_seeds(folders, loaded.evaluation, pooled)), f"\n{pooled}")
 
 
