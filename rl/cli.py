@@ -93,12 +93,17 @@ def train(
         print(pool(folders, base.with_name(f"{base.name}-seeds.md")))
         return
     from rl.evaluation.evaluate import PairRanking
-    from rl.evaluation.seeds import pool_seeds, table
+    from rl.evaluation.seeds import pool_kept, pool_seeds, table, tall
 
+    pooled = base.with_name(f"{base.name}-seeds.json")
+    if loaded.recipe in ("toolkengpt", "toolgen"):
+        for name, figures in pool_kept(folders, pooled).items():
+            print(f"{name}\n{tall(figures)}\n")
+        print(pooled)
+        return
     if not hasattr(loaded, "evaluation") or isinstance(loaded.evaluation, PairRanking):
         print(f"such runs are not pooled; each has its own summary: {', '.join(map(str, folders))}")
         return
-    pooled = base.with_name(f"{base.name}-seeds.json")
     print(table(pool_seeds(folders, loaded.evaluation, pooled)), f"\n{pooled}")
 
 
@@ -141,7 +146,8 @@ def evaluate(
     checkpoint: Checkpoint = "best",
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
     suite: Annotated[
-        str | None, typer.Option(help="Score a file instead: ste, toolalpaca, bfcl, toolbench, funcqa or retrieval.")
+        str | None,
+        typer.Option(help="By a published one: ste, toolalpaca, bfcl, toolbench, funcqa, toolkengpt or retrieval."),
     ] = None,
     predictions: Annotated[Path | None, typer.Option(help="Of a suite: the file to score.")] = None,
     judged: Annotated[Path | None, typer.Option(help="Of toolalpaca: a file of its judge.")] = None,
@@ -218,6 +224,10 @@ def check(
     if not hasattr(loaded, "tasks"):
         print(sandbox_in_force(sandbox))
         print(f"config     {loaded.name}: recipe {loaded.recipe}; every key is known, and every file is there")
+        from rl.recipes.checked import stage_checks
+
+        for line in stage_checks(loaded):
+            print(line)
         return
     from rl.recipes.prepared import prepare
 

@@ -42,7 +42,8 @@ class Exploration(Strict):
     max_tokens: int | None = Field(default=None, gt=0)
     """Read and written by policies and imaginers together."""
     max_usd: float | None = Field(default=None, gt=0)
-    """What all of it may cost."""
+    """What all of it may cost. This budget and those above are of one exploration: each of the ablations, and what the
+    arm ``documented`` reads, has as much again."""
     one_tool: bool = True
     """Whether an attempt may call only the tool that is explored; else it has to choose among all."""
     without: Ablations = Ablations()

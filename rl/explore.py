@@ -72,9 +72,10 @@ class Explorer:
         even = max(1, round(self.setting.episodes * (1 - self.setting.focus)))
         try:
             await self._sit({tool: range(even) for tool in self.tools})
-            extra = (self.setting.episodes - even) * len(self.tools)
-            counts = shared_out(extra, {tool: self._unsolved(tool, even) for tool in self.tools})
-            await self._sit({tool: range(even, even + count) for tool, count in counts.items()})
+            if not (self.unreached or self.unpaid):  # where the others belong is known once these are held
+                extra = (self.setting.episodes - even) * len(self.tools)
+                counts = shared_out(extra, {tool: self._unsolved(tool, even) for tool in self.tools})
+                await self._sit({tool: range(even, even + count) for tool, count in counts.items()})
         finally:
             if self._writing is not None:
                 await self._writing

@@ -40,6 +40,12 @@ def idle_knobs(config: BaseModel) -> list[str]:
             found.append("rollouts.tool_timeout: the tasks have no tool that runs")
     if isinstance(config, SteConfig) and not (config.place or config.learner) and "ray" in config.model_fields_set:
         found.append("ray: nothing of this run is on Ray; say in place who makes the trials, or in learner who fits")
+    if isinstance(config, SteConfig):
+        found += [
+            f"policies.{name}.place: the workers that make the trials hold it; say in place how many there are"
+            for name, policy in config.policies.items()
+            if getattr(policy, "place", None) is not None
+        ]
     if isinstance(config, ToolGenConfig) and config.agent.steps and not (config.stage_files or config.recorded.runs):
         found.append(
             "agent.steps: its attempts are read from stage_files and recorded.runs, and there are none; set one, or "

@@ -13,6 +13,7 @@ from rl.recipes.toolalpaca_config import ToolAlpacaConfig
 from rl.recipes.toolgen_config import ToolGenConfig
 from rl.recipes.toolkengpt_config import ToolkenGptConfig
 from rl.serving.sources import EndpointConfig, PolicyConfig, VllmConfig
+from rl.trials.worker import DRAWS
 from rollouts.instances import MAX_TURNS
 
 _WRITTEN = {"requests": 2000, "user": 400, "simulation": 1500}
@@ -112,29 +113,35 @@ def _ste(config: SteConfig) -> Iterator[str]:
         yield from _learned(config)
         return
     unknown = [name for name in names if name not in known]
-    exploration, times = config.exploration, 1 + len(config.ablations)
+    exploration, read = config.exploration, "documented" in config.exploitation.arms
+    times = 1 + len(config.ablations)
     sittings = len(unknown) * exploration.episodes
     again = f", and again without each of {', '.join(config.ablations)}" if config.ablations else ""
     yield (
         f"explore    {len(unknown)} tools in {sittings:,} sittings: at most {sittings * exploration.trials:,} trials "
-        f"of {len(config.actors)} attempts{again}{_budgets(config)}"
+        f"of {len(config.actors)} attempts{again}{_budgets(config, times + read)}"
     )
     yield from _learned(config)
-    states, tested = 1 + len(config.exploitation.arms) + len(config.ablations), len(names) * config.test
+    arms, tested = config.exploitation.arms, len(names) * config.test
+    rounds = 2 * (len(config.batches) + bool(known)) if config.batches else 0
+    states = 1 + len(arms) + len(config.ablations) + rounds
+    validated = 1 + sum(arm in ("ft", "ranked", "tokens") for arm in arms) + rounds
     yield (
-        f"measure    {tested:,} held-out queries in {states} states: at most "
-        f"{count(states * tested * config.max_tokens)} tokens written"
+        f"measure    {tested:,} held-out queries {states} times, as many for validation {validated} times: at most "
+        f"{count((states + validated) * tested * config.max_tokens)} tokens written"
     )
-    asked = _of_exploring(config, times * sittings * exploration.trials)
-    yield from _endpoints(config.policies, asked, exploration.max_usd)
+    trials = sittings * exploration.trials
+    asked = _of_exploring(config, times * trials, read * trials)
+    budget = None if exploration.max_usd is None else exploration.max_usd * (times + read)
+    yield from _endpoints(config.policies, asked, budget)
 
 
-def _budgets(config: SteConfig) -> str:
-    """What exploring ends at, whatever is left to explore."""
+def _budgets(config: SteConfig, times: int) -> str:
+    """What exploring ends at, whatever is left to explore: each time, where it is done several times."""
     limits = {"calls": config.exploration.max_calls, "tokens": config.exploration.max_tokens}
     told = [f"{value:,} {word}" for word, value in limits.items() if value is not None]
     told += [f"${config.exploration.max_usd:g}"] if config.exploration.max_usd is not None else []
-    return f"; it ends at {', '.join(told)}" if told else ""
+    return f"; {'it' if times == 1 else f'each of these {times}'} ends at {', '.join(told)}" if told else ""
 
 
 def _learned(config: SteConfig) -> Iterator[str]:
@@ -154,20 +161,26 @@ def _learned(config: SteConfig) -> Iterator[str]:
         yield _fit("rounds", count_of * learning.steps, learning.batch_size, length) + ", with rehearsal and without"
 
 
-def _of_exploring(config: SteConfig, trials: int) -> Mapping[str, Mapping[str, Asked]]:
-    """By endpoint and part, what exploring asks, if no trial is solved before its last actor."""
+def _of_exploring(config: SteConfig, trials: int, read: int) -> Mapping[str, Mapping[str, Asked]]:
+    """By endpoint and part, what exploring asks, if no trial is solved before its last actor.
+
+    Args:
+        config: of the run.
+        trials: that explore.
+        read: further ones, of the arm that learns from documentation alone, which nobody judges.
+    """
     found: dict[str, dict[str, Asked]] = {}
     turns = config.exploration.max_turns
     if isinstance(config.imaginer, ModelImagination):
-        asked = _IMAGINED * trials
+        asked = _IMAGINED * (trials + read)
         found[config.imaginer.policy] = {"queries": Asked(asked, asked * config.imaginer.max_tokens)}
     if config.judge is not None:
         asked = _JUDGED * trials * len(config.actors)
         found.setdefault(config.judge, {})["verdicts"] = Asked(asked, asked * 512)
-    for actor in config.actors:
+    for place, actor in enumerate(config.actors):
         if actor.policy not in (LIVE, IMAGINED):
             before = found.setdefault(actor.policy, {}).get("attempts", Asked(0, 0))
-            more = trials * turns
+            more = (trials + read) * turns * (DRAWS if place and actor.temperature else 1)
             found[actor.policy]["attempts"] = Asked(before.requests + more, before.written + more * actor.max_tokens)
     return found
 
@@ -196,7 +209,7 @@ def _toolgen(config: ToolGenConfig) -> Iterator[str]:
     length = config.model.max_length
     for name in ("memorisation", "retrieval", "agent"):
         stage = getattr(config, name)
-        if stage.steps and (name != "agent" or config.stage_files is not None):
+        if stage.steps and (name != "agent" or config.stage_files is not None or config.recorded.runs):
             yield _fit(name, stage.steps, stage.batch_size, length, "conversations")
     if (feedback := config.feedback) is not None:
         yield _fit(

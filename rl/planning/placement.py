@@ -12,6 +12,7 @@ from rl.models.choice import AdapterConfig
 from rl.planning.quantities import memory
 from rl.planning.size import Size
 from rl.recipes.parts import Cluster, LearnerSettings, RecipeConfig
+from rl.recipes.ste_config import LIVE, SteConfig
 from rl.recipes.toolgen_config import ToolGenConfig
 from rl.recipes.toolkengpt_config import ToolkenGptConfig
 from rl.serving.sources import EndpointConfig, LocalConfig, VllmConfig, VllmEngineConfig
@@ -81,15 +82,27 @@ def processes_alone(config: Any, size: Size) -> list[Processes]:
     plain = _PROCESS + size.parameters * FLOAT
     one = Processes(name="this process", count=1, cpus=1, gpus=float(on_gpu), memory=max(plain, fit))
     heads = config.head_workers if isinstance(config, ToolkenGptConfig) else 0
-    if learner is None and not heads:
+    explorers = _explorers(config, size) if isinstance(config, SteConfig) else []
+    if learner is None and not heads and not explorers:
         return [one]
     store = getattr(config, "ray", Cluster()).object_store_mib * 2**20
-    found = [one, Processes(name="Ray, object store", count=1, cpus=0, gpus=0, memory=_RAY + store)]
+    found = [one, Processes(name="Ray, object store", count=1, cpus=0, gpus=0, memory=_RAY + store), *explorers]
     if learner is not None:
         found.append(_ranks(learner, _held(size, model.adapter, learner, largest)))
     if heads:
         found.append(Processes(name="holder of places", count=heads, cpus=1, gpus=0, memory=_PROCESS))
     return found
+
+
+def _explorers(config: SteConfig, size: Size) -> list[Processes]:
+    """The workers that make STE's trials, where the config has any, each with the models that attempt queries."""
+    place = config.place
+    if place is None:
+        return []
+    models = {LIVE} | {name for name, one in config.policies.items() if isinstance(one, LocalConfig | VllmEngineConfig)}
+    held = len(models & {actor.policy for actor in config.actors})
+    each = _PROCESS + held * size.parameters * FLOAT
+    return [Processes(name="trial worker", count=place.workers, cpus=place.cpus, gpus=place.gpus, memory=each)]
 
 
 def _ranks(learner: LearnerSettings, held: float) -> Processes:

@@ -153,10 +153,7 @@ class _Study:
             self._imitate("documented", ste.read(), ste.config.exploitation.documented)
         for part in wanted.ablations:
             setting = ste.config.exploration.model_copy(update={"without": Ablations(**{part: False})})
-            less = ste.explore(base, setting, f"explored-no-{part}")
-            if told := _early(ste, learning=True):
-                self.say(told)
-            self._imitate(f"no-{part}", less)
+            self._imitate(f"no-{part}", ste.explore(base, setting, f"explored-no-{part}"))
 
     def rounds(self) -> dict[str, Any]:
         """By rehearsal, the matrix of rounds and batches; the first batch is what was known before, if anything was."""
@@ -199,7 +196,7 @@ class _Study:
             name: by_tool(ste.evaluate(path, held_out, f"{name}-validation"), tools)
             for name, path in {"base": self.base, **self.learned}.items()
         }
-        if gate.current is None:
+        if gate.told()["name"] is None:  # or its file was removed: what is in use is then not known
             gate.offer("base", self.base, {tool: scores["base"][tool] for tool in ste.known})
         best = sorted(self.learned, key=lambda name: -round(sum(scores[name].values()), 6))  # of equals the first
         for name in best:
@@ -230,8 +227,10 @@ class _Study:
         return Publication(self.ste.run.path / folder, self.ste.config.exploitation.tolerance)
 
     def _imitate(self, name: str, found: Found, learning: Learning | None = None) -> None:
-        """Imitate what was found in another way, to compare."""
-        edition = self.ste.edition(name, found)
+        """Imitate what was just found in another way, to compare."""
+        if told := _early(self.ste, learning=True):
+            self.say(told)
+        edition = self.ste.edition(name, found, learning)
         self._measure(name, self.ste.fine_tuned(self.base, found, edition, learning), edition)
 
     def _measure(self, name: str, path: Path, file: str) -> None:

@@ -205,6 +205,11 @@ class SteConfig(Strict):
                 )
         if isinstance(self.imaginer, ModelImagination) and self.judge is None and self.exploration.without.reflection:
             raise ValueError("what a model imagines has no known call, so that only a model can judge: name a judge")
+        if isinstance(self.imaginer, ModelImagination) and {one.policy for one in self.actors} == {IMAGINED}:
+            raise ValueError(
+                "actors: what a model imagines means no known call, so that 'imagined' attempts nothing; name live, or "
+                "one of policies"
+            )
         nobody = isinstance(self.imaginer, ModelImagination) and {one.policy for one in self.actors} <= {LIVE, IMAGINED}
         if nobody and "documented" in self.exploitation.arms:
             raise ValueError(

@@ -183,6 +183,11 @@ class Exploring:
             judge=self._client(self.config.judge) if self.config.judge and imaginer else None,
             seed=self.config.seed + seed,
             journal=journal,
+            concurrency={
+                name: policy.concurrency
+                for name, policy in self.config.policies.items()
+                if isinstance(policy, EndpointConfig | VllmConfig)
+            },
         )
         with log, self._makers(config) as make:
             explorer = Explorer(config, log, tools=tools, make=make)
@@ -251,14 +256,14 @@ class Exploring:
         """What builds a policy in the process that makes the trials."""
         if name == IMAGINED:
             return self._imaginary().build
+        gpu = self.config.place is not None and self.config.place.gpus > 0
         if name == LIVE:
-            place = self.config.place
-            return LocalPolicy(LIVE, str(base and base.resolve()), gpu=place is not None and place.gpus > 0)
+            return LocalPolicy(LIVE, str(base and base.resolve()), gpu=gpu)
         config = self.config.policies[name]
         if isinstance(config, EndpointConfig | VllmConfig):
             own = {"mode": config.mode, "system": config.system, "logprobs": config.logprobs}
             return partial(EndpointPolicy, name, self._client(name), self.format, self.catalog, **own)
-        return config.build(name, self.format, self.catalog)
+        return config.build(name, self.format, self.catalog, gpu=gpu)
 
     def _imaginary(self) -> Actor:
         policy = GoldPolicy(IMAGINED, self.catalog, self.format)

@@ -53,13 +53,14 @@ class Ste(Exploring):
         if not torch.cuda.is_available():
             torch.set_num_threads(1)
 
-    def edition(self, name: str, found: Found) -> str:
+    def edition(self, name: str, found: Found, learning: Learning | None = None) -> str:
         """What a state that is learned from something is called on disk: numbered from the second time that more was
-        found, so that what was learned from less stays as it is.
+        found, or that it is learned in another way of its own, so that what was learned before stays as it is.
         """
         path = self.run.path / "editions.json"
         known: dict[str, list[str]] = json.loads(path.read_text()) if path.exists() else {}
         told = repr([(task.id, task.prompt, one.id) for task, one in (*found.examples, *found.rejected)])
+        told += learning.model_dump_json() if learning else ""
         digest = hashlib.sha256(told.encode()).hexdigest()[:16]
         if digest not in known.setdefault(name, []):
             known[name].append(digest)

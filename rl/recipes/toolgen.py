@@ -23,6 +23,7 @@ from rl.data.toolgen import examples, told
 from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio, figures
 from rl.evaluation.retrieval import nearest, recalled, retrieval_ratios
+from rl.evaluation.seeds import write_ratios
 from rl.learner import checkpoint
 from rl.learner.alone import AloneJob, fit_alone
 from rl.learner.footprint import Footprint
@@ -31,12 +32,12 @@ from rl.losses.objective import Sft
 from rl.models.constrained import beam_search
 from rl.models.load import build_tokenizer_for, build_weights, end_id, load_merged, load_tokenizer
 from rl.models.sentences import SentenceEncoder
-from rl.models.tool_tokens import FINISH, ToolTokens, add_tool_tokens, index_tools
+from rl.models.tool_tokens import FINISH, ToolTokens, add_tool_tokens
 from rl.models.trie import Trie
 from rl.progress import Progress
-from rl.recipes.toolgen_attempts import FINISH_NAME, TOKENS, ToolGenOpener, attempted, read_tokens
+from rl.recipes.toolgen_attempts import TOKENS, ToolGenOpener, attempted, read_tokens
 from rl.recipes.toolgen_config import Feedback, StageConfig, ToolGenConfig
-from rl.recipes.toolgen_stages import conversations, foreign_tokens
+from rl.recipes.toolgen_stages import conversations, foreign_tokens, tool_tokens, without_held_out
 from rl.run import Run, write_json
 from rollouts.formats.atomic import ACTION, AtomicFormat
 
@@ -91,6 +92,7 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     run.write_state(checkpoint=str(state.path))
     run.point_best(_linked(run, state.path))
     extra |= {"tools": len(data.tools), "seed": config.seed, "adding_cpu_seconds": seconds}
+    write_ratios(run.path, {"requests": states})
     summary = summarise(states, len(data.test), extra)
     write_summary(run, summary)
     return summary
@@ -135,10 +137,7 @@ def _linked(run: Run, path: Path) -> Path:
 
 def _begin(config: ToolGenConfig, data: Retrieval, run: Run) -> tuple[_State, float]:
     """The model with the tools' tokens, as step 0."""
-    identities = {name: tool.identity for name, tool in data.tools.items()}
-    about = {name: tool.spec.description for name, tool in data.tools.items()}
-    named = index_tools(identities, config.indexing, descriptions=about, seed=config.seed)
-    tokens = ToolTokens(config.indexing, {**named.texts, FINISH_NAME: FINISH})
+    tokens = tool_tokens(config, data)
     format = AtomicFormat()
     folder = run.folder("checkpoints") / "tokens"
     seconds = 0.0
@@ -166,7 +165,10 @@ def _lessons(config: ToolGenConfig, state: _State, progress: Progress) -> dict[s
     lessons: dict[str, list[Example]] = {}
     for name in ("memorisation", "retrieval", "agent"):
         steps = getattr(config, name).steps
-        held = conversations(config, state.data, state.tokens.texts, name) if steps else []
+        found = conversations(config, state.data, state.tokens.texts, name) if steps else []
+        held = without_held_out(found, state.data)
+        if len(held) < len(found):
+            progress.line(f"{len(found) - len(held)} conversations of {name} ask what is held out, and are left out")
         if not held:
             progress.line(f"{name} is left out: " + ("there is nothing to learn" if steps else "it has 0 steps"))
             continue

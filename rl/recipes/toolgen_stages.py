@@ -6,7 +6,7 @@ from pathlib import Path
 from rewards.types import Candidate
 from rl.data.exports import Exported, best_attempts
 from rl.data.searches import agent_rows, read_trees
-from rl.data.tasks.tool_requests import Retrieval
+from rl.data.tasks.tool_requests import Retrieval, plain
 from rl.data.tasks.toolbench import legacy_name
 from rl.data.toolgen import (
     Conversation,
@@ -18,12 +18,23 @@ from rl.data.toolgen import (
     seed_tokens,
     seeded,
 )
-from rl.data.trees import FINISH, calls_of
+from rl.data.trees import FINISH as END
+from rl.data.trees import calls_of
 from rl.data.ways import kept_ways
 from rl.data.written_requests import written_requests
+from rl.models.tool_tokens import FINISH, ToolTokens, index_tools
 from rl.recipes.logged import Logged
+from rl.recipes.toolgen_attempts import FINISH_NAME
 from rl.recipes.toolgen_config import ToolGenConfig
 from rollouts.formats.atomic import AtomicFormat
+
+
+def tool_tokens(config: ToolGenConfig, data: Retrieval) -> ToolTokens:
+    """What stands for each tool, and for the end."""
+    identities = {name: tool.identity for name, tool in data.tools.items()}
+    about = {name: tool.spec.description for name, tool in data.tools.items()}
+    named = index_tools(identities, config.indexing, descriptions=about, seed=config.seed)
+    return ToolTokens(config.indexing, {**named.texts, FINISH_NAME: FINISH})
 
 
 def conversations(config: ToolGenConfig, data: Retrieval, texts: Mapping[str, str], stage: str) -> list[Conversation]:
@@ -61,6 +72,15 @@ def conversations(config: ToolGenConfig, data: Retrieval, texts: Mapping[str, st
     return built
 
 
+def without_held_out(learned: Sequence[Conversation], data: Retrieval) -> list[Conversation]:
+    """Conversations but those that ask what is held out: other runs and files have splits of their own."""
+    texts = [query.text for query in (*data.validation, *data.test)]
+    held_out = {plain(form) for text in texts for form in (text, AtomicFormat().asked(text))}
+    return [
+        one for one in learned if not any(plain(said.text) in held_out for said in one.messages if not said.learned)
+    ]
+
+
 def named(data: Retrieval, texts: Mapping[str, str]) -> dict[str, str]:
     """What stands for each tool, by the name that ToolBench runs it under and by ours."""
     legacy = {legacy_name(tool.identity.owner, tool.identity.raw): texts[name] for name, tool in data.tools.items()}
@@ -83,7 +103,7 @@ def _recorded(config: ToolGenConfig, run: Path, texts: Mapping[str, str]) -> Ite
     groups = (one for one in logged.groups() if _worth(one.group.candidates, config.recorded.min_reward))
     for id, attempt in best_attempts(groups, logged.setting, Exported()):
         called = {made.tool for way in kept_ways(attempt, config.trees) for made in calls_of(way)}
-        if called - {"", FINISH} - set(texts):
+        if called - {"", END} - set(texts):
             continue
         for row in agent_rows([attempt], texts, kept=config.trees):
             yield from seeded("agent", row, f"{run.name}/{id}")

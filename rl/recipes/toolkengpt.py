@@ -33,6 +33,7 @@ from rl.evaluation.attempts import (
 )
 from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio
+from rl.evaluation.seeds import write_ratios
 from rl.learner import checkpoint
 from rl.learner.alone import AloneJob, fit_alone
 from rl.learner.head_fit import HeadFit
@@ -43,6 +44,7 @@ from rl.models.load import TinyModel, build_tokenizer_for, build_weights, end_id
 from rl.models.tool_head import ToolHead, fresh_head, merged, output_matrix
 from rl.progress import Progress
 from rl.recipes.toolkengpt_config import Feedback, ToolkenGptConfig
+from rl.recipes.toolkengpt_prompts import Prompts, calls_template, prompts
 from rl.run import Run, write_json
 from rl.serving.engine import TransformersPolicy
 from rl.serving.toolken import PlanRule, ToolkenPolicy
@@ -62,12 +64,16 @@ class _Base:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     data: MarkedData
-    format: ToolkenFormat
-    inline: ToolkenFormat
+    prompts: Prompts
 
     @property
     def vocabulary(self) -> int:
         return len(self.tokenizer)
+
+    @property
+    def format(self) -> ToolkenFormat:
+        """Of reasoning mode."""
+        return self.prompts.format
 
     def encode(self, text: str) -> list[int]:
         """A text's tokens, nothing added."""
@@ -94,8 +100,8 @@ def train(config: ToolkenGptConfig, run: Run, progress: Progress) -> dict[str, A
     with progress.stage("3. Attempts in two modes"):
         policies: dict[str, tuple[Policy, ToolkenFormat]] = {"start": (_policy(config, base, head, bias), base.format)}
         policies["words"] = TransformersPolicy(LIVE, base.model, base.tokenizer), base.format
-        if data.demonstrations:
-            policies["inline"] = TransformersPolicy(LIVE, base.model, base.tokenizer), base.inline
+        if base.prompts.inline is not None:
+            policies["inline"] = TransformersPolicy(LIVE, base.model, base.tokenizer), base.prompts.inline
         for state, (policy, format) in policies.items():
             _measure(config, base, policy, format, run, state, states)
     if config.feedback is not None and data.tasks:
@@ -112,7 +118,7 @@ def _base(config: ToolkenGptConfig, data: MarkedData, run: Run) -> _Base:
     """A model from elsewhere as it is; one that is built here after it has read the training texts."""
     folder = run.folder("checkpoints") / "base"
     if isinstance(config.model, TinyModel):
-        shown = [_shown(config, text) for text in data.demonstrations]
+        shown = [_shown(config, data, text) for text in data.demonstrations]
         texts = [*(text.text for text in data.train), *shown]
         if not (folder / "step-0").exists():
             tokenizer = build_tokenizer_for(config.model, texts, ())
@@ -134,19 +140,13 @@ def _base(config: ToolkenGptConfig, data: MarkedData, run: Run) -> _Base:
         path = Path(config.model.path)
     tokenizer, model = load_tokenizer(path), load_merged(path).eval()
     model.requires_grad_(False)
-    begin = str(tokenizer.bos_token or "")
-    return _Base(
-        model,
-        tokenizer,
-        data,
-        ToolkenFormat(begin + config.template),
-        ToolkenFormat(begin + config.calls_template, inline=True),
-    )
+    return _Base(model, tokenizer, data, prompts(config, data, str(tokenizer.bos_token or "")))
 
 
-def _shown(config: ToolkenGptConfig, text: str) -> str:
+def _shown(config: ToolkenGptConfig, data: MarkedData, text: str) -> str:
     """A demonstration behind what tells it from a text without calls."""
-    return config.calls_template.partition(QUESTION)[0] + text.removeprefix(config.template.partition(QUESTION)[0])
+    before = (config.template or data.template).partition(QUESTION)[0]
+    return calls_template(config, data).partition(QUESTION)[0] + text.removeprefix(before)
 
 
 def _row(tokenizer: PreTrainedTokenizerBase, text: str) -> Example:
@@ -211,7 +211,7 @@ def _policy(config: ToolkenGptConfig, base: _Base, head: ToolHead, bias: float) 
         head = ToolHead(tuple(map(step_name, head.names)), head.weight)
     grown, wide, ids = merged(base.model, base.tokenizer, head)
     engine = TransformersPolicy(LIVE, grown, wide)
-    shown = dict.fromkeys(head.names, base.inline.template) if base.data.demonstrations else None
+    shown = base.prompts.demonstrations
     specs = base.data.catalog.specs()
     return ToolkenPolicy(engine, ids, specs, base.format, demonstrations=shown, bias=bias, rule=rule)
 
@@ -346,16 +346,15 @@ def _summary(
     run: Run,
 ) -> dict[str, Any]:
     told: dict[str, Any] = {}
+    kept: dict[str, dict[str, Mapping[str, Ratio]]] = {}
     for name, tasks in base.data.tests.items():
-        measured = dict(states[name])
-        extra = {}
+        untrained: dict[str, Mapping[str, Ratio]] = {}
         if all(task.gold for task in tasks):
-            untrained = {"bm25": by_words(tasks, base.data.catalog.specs()), "habit": by_habit(tasks, base.data.train)}
-            extra = {
-                baseline: summarise({"x": {"tool": ratio}}, len(tasks), {})["x"]
-                for baseline, ratio in untrained.items()
-            }
-        told[name] = summarise(measured, len(tasks), extra)
+            untrained["bm25"] = {"tool": by_words(tasks, base.data.catalog.specs())}
+            untrained["habit"] = {"tool": by_habit(tasks, base.data.train)}
+        told[name] = summarise(states[name], len(tasks), summarise(untrained, len(tasks), {}))
+        kept[name] = {**states[name], **untrained}
+    write_ratios(run.path, kept)
     first = next(iter(told.values()))
     summary = {**first, "tests": told, "learned": dict(learned), "tools": len(base.data.tools), "seed": config.seed}
     write_summary(run, summary)

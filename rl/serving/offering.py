@@ -101,9 +101,10 @@ def _other(given: Mapping[str, Any], trained: Mapping[str, Any]) -> str:
         return ", ".join(known) or "none"
     for name, schema in asked.items():
         keys = schema.keys() - _WORDS if isinstance(schema, Mapping) else ()
-        differ = sorted(key for key in keys if schema[key] != known[name].get(key))
+        there = known[name] if isinstance(known[name], Mapping) else {}
+        differ = sorted(key for key in keys if schema[key] != there.get(key))
         if differ:
-            return f"{differ[0]!r} of {name!r} is {json.dumps(known[name].get(differ[0]))} there"
+            return f"{differ[0]!r} of {name!r} is {json.dumps(there.get(differ[0]))} there"
     required = given.get("required", [])
     more = [name for name in required if name not in trained.get("required", [])] if isinstance(required, list) else []
     return f"{more[0]!r} may be left out there" if more else ""

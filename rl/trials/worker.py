@@ -1,6 +1,8 @@
 """Makes trials: imagines a query, has it attempted, judges. A plain class: tests and scripts use it without Ray."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from executors.catalog import Catalog
@@ -24,8 +26,8 @@ IMAGINED = "imagined"
 """Name of the source that makes the call which a query means, for a policy that cannot make it yet."""
 ROUND = "explore"
 """Begins the ids of all attempts."""
-_AGAIN = 3
-"""Further draws for an attempt that would repeat a call that failed."""
+DRAWS = 3
+"""Of an attempt that would repeat a call that failed, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ class TrialConfig:
     """Settles what is imagined and how is sampled."""
     timeout: float = 10.0
     """Seconds that a call may take."""
+    concurrency: Mapping[str, int] = field(default_factory=dict)
+    """By policy, its attempts that are made at once in one worker; no limit of its own by default."""
     journal: Journal | None = None
     """Of the calls: those of a trial that a crash cut are not made again."""
 
@@ -115,6 +119,7 @@ class TrialWorker:
         for actor in config.actors:
             if actor.source.policy not in self.policies:
                 self.policies[actor.source.policy] = actor.build()
+        self._room = {name: asyncio.Semaphore(count) for name, count in config.concurrency.items()}
 
     async def make(self, place: Place, known: Memory, recent: Sequence[Trial], again: bool = False) -> Trial | None:
         """One trial; None where nothing new can be imagined.
@@ -180,19 +185,20 @@ class TrialWorker:
         known = [_first_call(attempt) for attempt in tried.attempts] if self.setting.without.short_term else []
         again = 0
         while True:
-            attempt = await play(
-                task,
-                self.policies[source.policy],
-                self.executor,
-                format,
-                source=source,
-                id=f"{ROUND}/{task.id}/{source.name}/{turn}-{again}",
-                seed=derive_seed(self.config.seed, task.id, source.name, turn, again),
-                max_turns=self.setting.max_turns,
-            )
+            async with self._room.get(source.policy, contextlib.nullcontext()):
+                attempt = await play(
+                    task,
+                    self.policies[source.policy],
+                    self.executor,
+                    format,
+                    source=source,
+                    id=f"{ROUND}/{task.id}/{source.name}/{turn}-{again}",
+                    seed=derive_seed(self.config.seed, task.id, source.name, turn, again),
+                    max_turns=self.setting.max_turns,
+                )
             tried.written += [one.completion for one in attempt.turns]
             again += 1
-            if _first_call(attempt) not in known or source.sampling.temperature == 0 or again == _AGAIN:
+            if _first_call(attempt) not in known or source.sampling.temperature == 0 or again == DRAWS:
                 return attempt
             tried.checks += len(attempt.calls)
 

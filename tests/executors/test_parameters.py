@@ -1,9 +1,8 @@
-import time
-
 import pytest
 
 from executors.errors import BadCallError, DataError
 from executors.schemas.parameters import Parameters
+from tests.executors.effort import effort
 
 TRIP = {
     "type": "object",
@@ -111,10 +110,9 @@ def test_patterns_are_applied_where_they_take_bounded_time():
     for pattern, text in ((r"^[a-z]+-\d{2}$", "abc-1"), (r"^[A-Z]{3}$", "x" * 5000)):
         with pytest.raises(BadCallError, match="expected string that matches"):
             read(pattern, text)
-    began = time.process_time()
-    for pattern in (r"^(a+)+$", r"^(a|aa)*$", r"^(?:a*){2,}$", r".*.*.*=x"):
-        assert read(pattern, "a" * 5000 + "!")
-    assert time.process_time() - began < 0.5
+    with effort(seconds=2):
+        for pattern in (r"^(a+)+$", r"^(a|aa)*$", r"^(?:a*){2,}$", r".*.*.*=x"):
+            assert read(pattern, "a" * 5000 + "!")
 
 
 def test_coercion_takes_what_was_plainly_meant_and_only_where_it_is_asked_for():

@@ -1,11 +1,11 @@
 import json
-import time
 
 import pytest
 
 from executors.foreign import read_sealtools, read_toolbench
 from executors.retrieval import Index, recall, text_of, words
 from executors.types import ToolSpec
+from tests.executors.effort import effort
 from tests.executors.shared_data import shared
 
 
@@ -39,10 +39,9 @@ def test_more_are_asked_for_than_there_are():
 
 
 def test_a_query_without_end_is_read_in_part():
-    began = time.process_time()
-    ((position, score),) = Index(["red car", "boat"]).search("car " * 100_000, 1)
+    with effort(seconds=1):
+        ((position, score),) = Index(["red car", "boat"]).search("car " * 100_000, 1)
     assert (position, score > 1) == (0, True)
-    assert time.process_time() - began < 1
 
 
 def test_a_tool_is_found_by_its_parameters_too():
@@ -58,10 +57,9 @@ def test_recall_counts_every_wanted_name():
 
 def test_4076_tools_are_indexed_in_under_a_second_and_found():
     tools = read_sealtools(shared("sealtools"))
-    began = time.process_time()
-    index = Index(text_of(tool.spec) for tool in tools)
+    with effort(seconds=1):
+        index = Index(text_of(tool.spec) for tool in tools)
     assert len(index) == 4076
-    assert time.process_time() - began < 1
     rows = [json.loads(line) for line in shared("sealtools", "test_in_domain.jsonl").read_text().splitlines()]
     found = [[tools[position].identity.raw for position, _ in index.search(row["query"], 10)] for row in rows]
     wanted = [list(dict.fromkeys(call["api"] for call in row["calling"])) for row in rows]

@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from executors.catalog import Catalog
 from executors.tool import tool
 from executors.tools.calculator import calculator
-from executors.types import ToolCall
+from executors.types import ToolCall, ToolSpec
 from rl.models.tiny import build_tokenizer
 from rl.serving.chat import ChatServer
 from rl.serving.http import ChatEngine, build_api
@@ -200,6 +200,14 @@ def test_a_tool_may_be_described_in_other_words_and_is_read_in_its_trainings():
     own = read(body(tools=[CALCULATOR]), MODEL)
     first, second = (ask(one, InlineFormat(), CATALOG.specs(), session="s") for one in (other, own))
     assert first.request == replace(second.request, seed=first.request.seed)
+
+
+def test_an_argument_that_may_be_anything_is_not_taken_for_one_of_a_type():
+    anything = ToolSpec("calculator", "Adds.", {"type": "object", "properties": {"expression": True}})
+    with pytest.raises(ChatError, match="'type' of 'expression' is null there"):
+        ask(read(body(tools=[changed()]), MODEL), InlineFormat(), [anything], session="s")
+    asked = ask(read(body(tools=[anything.as_openai()]), MODEL), InlineFormat(), [anything], session="s")
+    assert asked.offered == {"calculator"}
 
 
 @pytest.mark.parametrize(

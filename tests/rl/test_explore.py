@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from executors.catalog import Catalog
-from executors.errors import ToolError
+from executors.errors import ToolError, TransientError
 from executors.tool import as_tool, tool
-from executors.types import Observation, ToolCall
+from executors.types import Observation, ToolCall, ToolSpec
 from rewards.judge import by_model, by_rule, read_verdict
 from rl.exploration import Ablations, Exploration
 from rl.explore import Explorer, judged_trials, shared_out
 from rl.trials.worker import IMAGINED, Actor, TrialConfig
 from rollouts.formats.react import ReactFormat
-from rollouts.imagine import SchemaImaginer
-from rollouts.memory import Trial
+from rollouts.imagine import Imagined, SchemaImaginer
+from rollouts.memory import Memory, Trial
 from rollouts.policy import ScriptedPolicy, Source
 from rollouts.store import Log, LogFullError
 from rollouts.types import Completion, Episode, Sampling, Task, Turn
@@ -201,6 +201,23 @@ def test_exploring_goes_where_the_policy_fails(tmp_path):
     assert one.coverage()["double"].given["number"] == len(one.memory("double"))
     assert shared_out(7, {"a": 1.0, "b": 0.5, "c": 0.0}) == {"a": 5, "b": 2, "c": 0}
     assert shared_out(3, {"a": 0.0, "b": 0.0}) == {"a": 2, "b": 1}
+
+
+def test_sittings_that_were_cut_are_held_before_any_goes_where_the_policy_fails(tmp_path):
+    def only_doubles(task: Task) -> Sequence[str]:
+        return gold(task) if task.gold is not None and task.gold.tool == "double" else wrong(task)
+
+    class Away(SchemaImaginer):
+        async def imagine(self, spec: ToolSpec, memory: Memory, recent: Sequence[Trial], seed: int) -> Imagined | None:
+            if spec.name == "pay":
+                raise TransientError("it cannot be reached")
+            return await super().imagine(spec, memory, recent, seed)
+
+    actors, setting = [actor("live", only_doubles)], {"episodes": 4, "focus": 0.5}
+    unbroken = run(explorer(tmp_path / "unbroken", actors=actors, **setting))
+    cut = explorer(tmp_path / "cut", actors=actors, imaginer=Away(), **setting)
+    assert {trial.tool for trial in run(cut)} == {"double"} and cut.unreached
+    assert told(run(explorer(tmp_path / "cut", actors=actors, **setting))) == told(unbroken)
 
 
 def test_tools_and_the_episodes_of_a_wave_are_explored_side_by_side(tmp_path):

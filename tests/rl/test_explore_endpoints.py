@@ -1,15 +1,18 @@
 """Models behind endpoints that imagine, attempt and judge, as a config names them; over real HTTP, with budgets."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from typer.testing import CliRunner
 
 from executors.errors import ConfigError
+from executors.listening import listen
 from rl.cli import app
 from rl.recipes.exploring import read_config
 from rollouts.memory import Trial
@@ -133,11 +136,40 @@ def test_an_endpoint_without_money_or_that_cannot_be_reached_loses_nothing(tmp_p
     assert whole[:1] == one and len(whole) == 6
 
 
+class Busy(FakeEndpoint):
+    """Counts the attempts that it is asked for at once."""
+
+    now, most = 0, 0
+
+    async def answer(self, request: Request) -> Response:
+        said = texts((await request.json())["messages"])
+        attempted = "Judge the attempt" not in said and "documentation of one tool" not in said
+        self.now += attempted
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.02)
+        self.now -= attempted
+        return await super().answer(request)
+
+
+@pytest.mark.parametrize("bears", [1, 3])
+def test_no_more_attempts_are_asked_of_an_endpoint_at_once_than_it_bears(tmp_path, bears):
+    app, busy = FastAPI(), Busy([model])
+    app.add_api_route("/v1/chat/completions", busy.answer, methods=["POST"])
+    with listen(app) as listening:
+        path = config(tmp_path, f"{listening.url}/v1", episodes=4, trials=1, ltm_sync=4)
+        content = json.loads(path.read_text())
+        content["policies"]["teacher"]["concurrency"] = bears
+        path.write_text(json.dumps(content))
+        _, trials = explored(path, tmp_path / "run")
+    assert len(trials) == 4 and busy.most == bears
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ("judge=nobody", "'nobody' imagines or judges and is no endpoint"),
         ("judge=null", "name a judge"),
+        ("actors=[{policy: imagined}]", "means no known call"),
         ("actors=[{policy: somebody}]", "no policy 'somebody'; there are live, imagined, teacher"),
     ],
 )

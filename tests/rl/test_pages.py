@@ -50,6 +50,8 @@ def test_states_with_other_figures_and_words_beside_them_have_columns_of_their_o
         "explored": {"trials": 4},
     }
     assert headline(summary) == {"correct/new": (0.25, 0.5)}
+    again = {**summary, "published": {"name": "ft-2"}, "ft": summary["ft"] | {"attempts": "ft-2.jsonl"}}
+    assert headline(again) == {"correct/new": (0.25, 0.5)}  # what was learned from more than before
     write_json(run.folder("evaluation") / "summary.json", summary)
     page = TestClient(pages_app(tmp_path)).get("/run?name=run")
     assert page.status_code == 200

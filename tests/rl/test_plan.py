@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
+from typer.testing import CliRunner
 
+from rl.cli import app
 from rl.config import override, read_yaml, validate
 from rl.models.load import HuggingFaceModel, TinyModel
 from rl.models.lora import Adapter
@@ -17,6 +19,7 @@ from rl.planning.plan import plan
 from rl.planning.size import size_of
 from rl.recipes.registry import any_config_class
 from rl.recipes.trice import TriceConfig
+from tests.executors.endpoints import endpoint
 
 TINY = Path("configs/trice/tiny.yaml")
 
@@ -179,11 +182,44 @@ def test_the_plan_of_exploring_counts_tools_trials_and_what_each_part_asks_of_a_
     endpoint = {"kind": "endpoint", "base_url": "http://127.0.0.1:9/v1", "model": "m", "completion_price": 2.0}
     policies = yaml.safe_dump({"teacher": endpoint}, default_flow_style=True)
     changes = [f"policies={policies}", "judge=teacher", "ablations=[]", "exploration.max_usd=3"]
-    told = planned("configs/ste/tiny.yaml", *changes, "exploration.episodes=2", "exploration.trials=3")
+    small = [*changes, "exploration.episodes=2", "exploration.trials=3"]
+    told = planned("configs/ste/tiny.yaml", *small, "exploitation.arms=[ft]")
     assert "12 tools in 24 sittings: at most 72 trials of 3 attempts; it ends at $3" in told
-    assert "documented 440 steps of 32" in told
     assert f"at most {2 * 72 * 3} requests (verdicts {2 * 72 * 3})" in told
     assert f"at most ${2 * 72 * 3 * 512 * 2 / 1e6:,.2f}" in told and "never more than $3" in told
+    assert "trial worker" not in told
+    again = planned("configs/ste/tiny.yaml", *small, "ablations=[execution]")
+    assert "documented 440 steps of 32" in again
+    assert f"(verdicts {2 * 2 * 72 * 3})" in again  # documentation is read without a judge, at a budget of its own
+    assert "each of these 3 ends at $3" in again and "never more than $9" in again
+    plain = planned("configs/ste/tiny.yaml", "batches=[]", "ablations=[]", "exploitation.arms=[icl, ft]", "test=2")
+    assert (
+        f"{20 * 2} held-out queries 3 times, as many for validation 2 times: at most {5 * 40 * 64 / 1000:g}k" in plain
+    )
+    rounds = planned("configs/ste/tiny.yaml", "batches=[[sqrt]]", "ablations=[]", "exploitation.arms=[ft]", "test=2")
+    assert "40 held-out queries 6 times, as many for validation 6 times" in rounds  # twice two rounds, with both
+    placed = planned("configs/ste/tiny.yaml", "place={workers: 3, cpus: 2}", "ray.num_cpus=6")
+    (workers,) = [line for line in placed.splitlines() if "trial worker" in line]
+    assert workers.split()[2:5] == ["3", "2", "0"]
+
+
+def test_the_plan_of_exploring_bounds_what_is_asked_where_attempts_are_drawn_again(tmp_path):
+    called = 'Thought: so.\nAction: sqrt\nAction Input: {"numbers": [-1]}\nObservation:'
+    with endpoint(called) as served:
+        teacher = {"kind": "endpoint", "base_url": served.url, "model": "m", "mode": "text"}
+        content = {
+            "recipe": "ste",
+            "name": "asked",
+            "tools": [{"executors.tools.operations:operation_tools": {"names": ["sqrt"]}}],
+            "policies": {"teacher": teacher},
+            "actors": [{"policy": "teacher"}, {"policy": "teacher", "temperature": 1.0}],
+            "exploration": {"episodes": 2, "trials": 1, "max_turns": 1, "focus": 0},
+        }
+        path = tmp_path / "ste.yaml"
+        path.write_text(json.dumps(content))
+        done = CliRunner().invoke(app, ["explore", str(path), "--run-dir", str(tmp_path / "run")])
+        assert done.exit_code == 0, done.output
+    assert len(served.asked) == 8 and "(attempts 8)" in planned(str(path), "exploitation.arms=[ft]")
 
 
 def test_tools_that_are_not_here_leave_the_rest_of_a_plan():

@@ -131,6 +131,15 @@ def test_runs_that_cannot_be_asked_say_why_and_what_to_do(run, tmp_path):
             open_trained(other.path)
 
 
+def test_a_checkpoint_that_such_a_run_cannot_serve_is_refused_instead_of_passed_over(run):
+    for asked in ("best", "newest", "merged"):
+        assert served._served("run", run.path, Wanted(asked)).checkpoint == "merged"
+    with pytest.raises(ConfigError, match=r"'step-3'.*only checkpoints/merged"):
+        served._served("run", run.path, Wanted("step-3"))
+    with pytest.raises(ConfigError, match=r"'step-3'.*only checkpoints/merged"):
+        served.chat_with(run.path, "step-3")
+
+
 def test_what_is_asked_for_is_read_before_anything_starts(monkeypatch, tmp_path):
     assert Wanted(adapters=("terse=a/b", "long=c")).folders() == {"terse": Path("a/b"), "long": Path("c")}
     with pytest.raises(ConfigError, match="has to read NAME=FOLDER"):

@@ -46,8 +46,13 @@ class Retrieval:
 
 def split_of(text: str, test_share: float, validation_share: float) -> Split:
     """Where a request belongs, by its own words alone; capitals and spaces count for nothing."""
-    digest = hashlib.blake2b(" ".join(text.split()).lower().encode(), digest_size=4).digest()
+    digest = hashlib.blake2b(plain(text).encode(), digest_size=4).digest()
     place = int.from_bytes(digest, "big") / 2**32
     if place < test_share:
         return "test"
     return "validation" if place < test_share + validation_share else "train"
+
+
+def plain(text: str) -> str:
+    """A request's words, by which it is the same as another one."""
+    return " ".join(text.split()).lower()

@@ -6,6 +6,7 @@ end is forgiven, a name stands for itself as a text, and a sign before a number,
 
 import ast
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,8 +14,12 @@ from rl.evaluation.suites.bfcl import Call
 
 _MAX_POWER = 1000
 """The largest exponent that is reckoned with."""
+_MAX_BITS = 100_000
+"""The longest whole number that a power may come to: powers of powers are longer than any memory."""
 _MAX_REPEATED = 10_000
 """The longest text or list that a product may come to."""
+_WIDE = re.compile(r"\d{5}|\*")
+"""In a text that is filled in, a width that is long or told by another value."""
 
 
 def python_calls(text: str) -> Sequence[Call] | None:
@@ -99,6 +104,8 @@ def _reckoned(node: ast.expr) -> Any:
 def _power(base: Any, exponent: Any) -> Any:
     if abs(exponent) > _MAX_POWER:
         raise ValueError("the exponent is too large")
+    if isinstance(base, int) and isinstance(exponent, int) and base.bit_length() * exponent > _MAX_BITS:
+        raise ValueError("too long")
     return base**exponent
 
 
@@ -113,13 +120,19 @@ def _product(left: Any, right: Any) -> Any:
     return left * right
 
 
+def _rest(left: Any, right: Any) -> Any:
+    if isinstance(left, bytes) or (isinstance(left, str) and _WIDE.search(left)):
+        raise ValueError("too long")
+    return left % right
+
+
 _OPERATIONS: Mapping[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: _product,
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
+    ast.Mod: _rest,
     ast.Pow: _power,
     ast.BitAnd: operator.and_,
     ast.BitOr: operator.or_,
