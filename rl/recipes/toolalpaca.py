@@ -299,7 +299,9 @@ def _improved(
     rewards = [candidate.reward.value for group, _ in tried for candidate in group.candidates]
     usable = [made for group, made in tried if not group.tied and len(made.rows) > 1]
     mean = sum(rewards) / max(1, len(rewards))
-    run.log({"stage": "improve", "round": round, "ranked": len(usable), "reward": float(f"{mean:.4f}")})
+    told = {"stage": "improve", "round": round, "ranked": len(usable), "reward": float(f"{mean:.4f}")}
+    if not any(told.items() <= known.items() for known in run.metrics()):  # a round that is made again says the same
+        run.log(told)
     if not usable:
         progress.line(f"round {round + 1}: no request with attempts of different worth; nothing is learned")
         return path

@@ -93,6 +93,7 @@ def test_a_run_makes_a_corpus_learns_it_and_is_measured_and_resumes_from_its_fil
     again = train(config, Run.start(folder, config_text="", resolved=resolved, resume=True), Progress())
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again["start"] == summary["start"] and again["final"] == summary["final"]
+    assert [one["round"] for one in run.metrics() if one["stage"] == "improve"] == [0], "a round is told of once"
     played = figures(evaluate_checkpoint(folder, "learn", "test"))
     assert {name: one.as_json() for name, one in played.items()} | {"n": 4} == summary["start"]
     assert (folder / "evaluation" / "learn-step-2-test.jsonl").is_file(), "the attempts are kept, as the run's own are"
