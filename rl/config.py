@@ -198,7 +198,7 @@ def _mend(content: Any, location: Sequence[int | str], model: Any) -> None:
         node = node[int(part)] if isinstance(node, list) else node[part]
     key = str(location[-1])
     value = node.pop(key)
-    close = difflib.get_close_matches(key, _keys(ends), n=1, cutoff=0.5)
+    close = difflib.get_close_matches(key, _keys(ends), n=1, cutoff=0.75)  # one that is less alike is only a guess
     if close:
         node.setdefault(close[0], value)
 

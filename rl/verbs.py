@@ -36,7 +36,7 @@ def serve(
     engine_option: Annotated[list[str] | None, typer.Option(help="Of vLLM's engine, as NAME=VALUE.")] = None,
     replicas: Annotated[int, typer.Option(min=1, help="Engines of ray.serve.llm that share the requests.")] = 1,
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
 ) -> None:
     """Serve runs' policies behind an OpenAI-compatible endpoint.
 
@@ -74,7 +74,7 @@ def chat(run: RunPath, checkpoint: Checkpoint = "best") -> None:
 def ui(
     storage: Annotated[Path, typer.Argument(help="A folder of runs, or a run's own.")] = Path("runs"),
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8266,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8266,
 ) -> None:
     """Show runs on pages, on Ray Serve.
 

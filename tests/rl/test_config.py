@@ -37,6 +37,10 @@ def test_a_key_that_the_chosen_objective_does_not_read_is_an_error():
     assert "improvement.objective: no kind 'rrhf_e'; there are 'sft', 'rrhf', 'rrhf_d'" in problem(made)
 
 
+def test_a_key_that_is_only_a_little_like_another_is_one_mistake_and_not_read_as_the_other():
+    assert problem(content(stagings={"kind": "x"})) == "x.yaml: unknown key 'stagings'; did you mean 'stages'?"
+
+
 def test_a_section_that_does_not_say_its_kind_is_told_which_there_are():
     assert "model: 'kind' is missing; there are tiny, huggingface, as in model.kind=" in problem(
         content(model={"max_length": 64})
