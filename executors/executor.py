@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from executors.account import Account
@@ -34,7 +34,7 @@ class Executor:
         *,
         timeout: float = 10.0,
         max_chars: int = 2048,
-        coerce: bool = False,
+        coerce: bool | Collection[str] = False,
         calls_per_turn: int | None = 8,
         calls_per_episode: int | None = 64,
         arguments: ArgumentLimits = LIMITS,
@@ -47,7 +47,8 @@ class Executor:
             catalog: the tools that may be called.
             timeout: seconds after which a try of a call that is not ``instant`` is given up.
             max_chars: length to which an observation is cut.
-            coerce: whether to take arguments that are plainly meant for the type that the schema asks for.
+            coerce: whether to take arguments that are plainly meant for the type that the schema asks for; or the names
+                of the tools of which they are taken.
             calls_per_turn: of one reply; further ones are refused. None for no limit.
             calls_per_episode: further ones are refused; None for no limit.
             arguments: what the arguments of a call may hold.
@@ -144,6 +145,10 @@ class Executor:
             return str(error)
         return None
 
+    def coerces(self, name: str) -> bool:
+        """Whether arguments of a tool that are plainly meant for another type are taken."""
+        return self.coerce if isinstance(self.coerce, bool) else name in self.coerce
+
     def prepared(self, name: str) -> Prepared:
         """A tool, ready to be called many times.
 
@@ -155,7 +160,7 @@ class Executor:
         if found is None:
             tool = self.catalog.get(name)
             try:
-                parameters = Parameters(tool.spec.parameters, coerce=self.coerce, limits=self.arguments)
+                parameters = Parameters(tool.spec.parameters, coerce=self.coerces(name), limits=self.arguments)
             except DataError as error:
                 raise DataError(f"tool {name!r} cannot be called: {error}") from error
             found = self._prepared.setdefault(name, self._prepare(tool, parameters))

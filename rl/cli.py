@@ -4,7 +4,6 @@ Heavy modules are imported by the command that needs them, so that ``--help`` an
 """
 
 import errno
-import json
 import os
 import shlex
 import signal
@@ -136,7 +135,8 @@ def evaluate(
     checkpoint: Checkpoint = "best",
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
     suite: Annotated[
-        str | None, typer.Option(help="Score a file instead: ste, toolalpaca, bfcl, toolbench, funcqa or retrieval.")
+        str | None,
+        typer.Option(help="By a published one: ste, toolalpaca, bfcl, toolbench, funcqa, toolkengpt or retrieval."),
     ] = None,
     predictions: Annotated[Path | None, typer.Option(help="Of a suite: the file to score.")] = None,
     judged: Annotated[Path | None, typer.Option(help="Of toolalpaca: a file of its judge.")] = None,
@@ -154,10 +154,11 @@ def evaluate(
         raise ConfigError("name a run's folder, such as runs/trice-tiny; or --suite and a file to score")
     from rl.evaluation.intervals import figures
     from rl.recipes.trained import evaluate_checkpoint
+    from rl.run import json_of
 
     shown = figures(evaluate_checkpoint(run, checkpoint, split))
     if as_json:
-        print(json.dumps({name: figure.as_json() for name, figure in shown.items()}))
+        print(json_of({name: figure.as_json() for name, figure in shown.items()}))
         return
     for name, figure in shown.items():
         print(f"{name:<14} {figure.value:7.3f}   95% [{figure.low:.3f}, {figure.high:.3f}]")
@@ -206,6 +207,10 @@ def check(
     if not hasattr(loaded, "tasks"):
         print(sandbox_in_force(sandbox))
         print(f"config     {loaded.name}: recipe {loaded.recipe}; every key is known, and every file is there")
+        from rl.recipes.checked import stage_checks
+
+        for line in stage_checks(loaded):
+            print(line)
         return
     from rl.recipes.prepared import prepare
 
@@ -242,10 +247,13 @@ def _train_one(
     from rl.learner.remote import LearnerFailedError
     from rl.pages.watch import watched
     from rl.progress import Progress
+    from rl.recipes.lengths import require_lengths
     from rl.recipes.trice import train as train_trice
     from rl.run import Run
     from rollouts.remote import RolloutsFailedError
 
+    if benchmark is not None and not resume:
+        require_lengths(config, benchmark)
     own = trained_alone(config.recipe)
     resolved = config.model_dump(mode="json")
     may_differ = getattr(config, "MAY_DIFFER", ())

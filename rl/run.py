@@ -184,8 +184,13 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file that is either the old or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(json.dumps(_without_nan(content), indent=2, allow_nan=False) + "\n")
+    fresh.write_text(json_of(content, indent=2) + "\n")
     os.replace(fresh, path)
+
+
+def json_of(content: Any, indent: int | None = None) -> str:
+    """JSON text; a figure that is none, which JSON has no number for, is null."""
+    return json.dumps(_without_nan(content), indent=indent, allow_nan=False)
 
 
 def _without(config: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:

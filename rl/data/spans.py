@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from executors.catalog import Catalog
 from executors.errors import DataError
+from rollouts.formats.toolken import MATH, QUESTION
 from rollouts.types import Task
 
 if TYPE_CHECKING:
@@ -39,6 +40,20 @@ class Marked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Worked:
+    """A training question with its answer, as a prompt shows it: in words, and with the calls that lead to it."""
+
+    question: str
+    answer: str
+    called: str
+    """The answer with each result behind its call, ``<tool>(arguments)=``."""
+    result: str
+    """What the answer comes to."""
+    tools: tuple[str, ...]
+    """One a call, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MarkedData:
     """What tool embeddings are learned from, and the tasks that they are tried on."""
 
@@ -55,6 +70,10 @@ class MarkedData:
     """Questions of the training texts, each with the tool that answers it as its gold call's."""
     demonstrations: tuple[str, ...] = ()
     """Training texts in which each result stands behind its call, ``<tool>(arguments)=``: what tool mode is shown."""
+    template: str = MATH
+    """How its questions are put, with ``[QUESTION]`` in it."""
+    worked: tuple[Worked, ...] = ()
+    """Training questions for prompts, whose calls come to what they say; KAMEL has them of all relations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +139,28 @@ def with_calls(marked: Marked, arguments: Sequence[str]) -> str:
         text += f"{marked.text[end : span.start]}<{span.tool}>({inside})="
         end = span.start
     return text + marked.text[end:]
+
+
+def worked_example(marked: Marked, arguments: Sequence[str], template: str) -> Worked | None:
+    """A marked text as an example for prompts; None where it calls nothing or is no question with an answer.
+
+    Args:
+        marked: the text.
+        arguments: of each call, as written between its brackets.
+        template: how the text puts its question.
+    """
+    before, _, between = template.partition(QUESTION)
+    question, found, answer = marked.text.removeprefix(before).partition(between)
+    if not found or not marked.spans:
+        return None
+    last = marked.spans[-1]
+    return Worked(
+        question=question.strip(),
+        answer=answer.strip(),
+        called=with_calls(marked, arguments).partition(between)[2].strip(),
+        result=answer.rpartition("####")[2].strip() if "####" in answer else marked.text[last.start : last.end],
+        tools=tuple(span.tool for span in marked.spans),
+    )
 
 
 def targets(

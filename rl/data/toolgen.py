@@ -203,10 +203,8 @@ def seed_names(folder: Path) -> list[tuple[str, str]]:
         raise DataError(f"{path} should be one object with a token for each tool's name: {error}") from error
 
 
-def examples(
-    conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase, max_tokens: int
-) -> tuple[list[Example], int]:
-    """Conversations as a learner takes them, and how many were too long and are left out."""
+def examples(conversations: Sequence[Conversation], tokenizer: PreTrainedTokenizerBase) -> list[Example]:
+    """Conversations as a learner takes them, but those of which nothing is learned."""
     rows: list[Example] = []
     for conversation in conversations:
         first, *rest = conversation.messages
@@ -223,6 +221,6 @@ def examples(
             mask += [message.learned] * len(own)
         ids.append(end_id(tokenizer))
         mask.append(conversation.messages[-1].learned)
-        if len(prompt) + len(ids) <= max_tokens and any(mask):
+        if any(mask):
             rows.append(Example(conversation.id, tuple(prompt), (Row(tuple(ids), tuple(mask), 1.0, True),)))
-    return rows, len(conversations) - len(rows)
+    return rows

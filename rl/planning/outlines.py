@@ -209,7 +209,7 @@ def _toolgen(config: ToolGenConfig) -> Iterator[str]:
     length = config.model.max_length
     for name in ("memorisation", "retrieval", "agent"):
         stage = getattr(config, name)
-        if stage.steps and (name != "agent" or config.stage_files is not None):
+        if stage.steps and (name != "agent" or config.stage_files is not None or config.recorded.runs):
             yield _fit(name, stage.steps, stage.batch_size, length, "conversations")
     if (feedback := config.feedback) is not None:
         yield _fit(

@@ -23,9 +23,17 @@ def stage_mistakes(config: BaseModel) -> Iterator[str]:
     elif isinstance(config, ToolAlpacaConfig):
         yield from _toolalpaca(config)
     elif isinstance(config, ToolkenGptConfig):
-        for name in ("template", "calls_template"):
-            if QUESTION not in getattr(config, name):
-                yield f"{name}: it has no {QUESTION}; write where the question stands"
+        yield from _toolkengpt(config)
+
+
+def _toolkengpt(config: ToolkenGptConfig) -> Iterator[str]:
+    for name, template in (("template", config.template), ("calls_template", config.calls_template)):
+        if template is not None and QUESTION not in template:
+            yield f"{name}: it has no {QUESTION}; write where the question stands"
+    if config.shots and config.data.kind == "virtualhome":
+        yield "shots: VirtualHome's prompts have worked plans of their own (data.shots); leave it at 0"
+    if config.shots and config.calls_template is not None:
+        yield "calls_template: with shots nothing reads it, the worked answers show how calls are written; leave it out"
 
 
 def _ste(config: SteConfig) -> Iterator[str]:

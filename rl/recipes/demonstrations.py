@@ -98,18 +98,6 @@ class Demonstrations:
         formats = {count: self.with_shots(count, call_rate=None) for count in counts}
         return {source.name: formats[source.shots] for source in self._config.sources if source.shots}
 
-    def texts(self) -> Iterator[str]:
-        """What a tokenizer is built from: training prompts, and the gold attempts at them."""
-        specs = self._benchmark.catalog.specs()
-        recorded = self._benchmark.recordings.get(GOLD, {})
-        for task in self._benchmark.demonstrations:
-            yield task.prompt
-            yield "".join(recorded.get(task.id, ()))
-            if task.gold is not None:
-                yield self._format.write_call(task.gold, specs)
-            if task.answer is not None:
-                yield self._format.write_answer(task.answer)
-
     def annotated(self, annotator: int, kind: Annotators) -> list[RankedGroup]:
         """Those of an annotator, really executed.
 
@@ -265,6 +253,19 @@ class Demonstrations:
         worker = RolloutWorker(self._worker({_DEMONSTRATOR: build}, self._format))
         source = Source(name=_DEMONSTRATOR, policy=_DEMONSTRATOR)
         return asyncio.run(worker.play(tasks, [source], _DEMONSTRATOR))
+
+
+def tokenizer_texts(benchmark: Benchmark, format: Format) -> Iterator[str]:
+    """What a tokenizer is built from: training prompts, and the gold attempts at them."""
+    specs = benchmark.catalog.specs()
+    recorded = benchmark.recordings.get(GOLD, {})
+    for task in benchmark.demonstrations:
+        yield task.prompt
+        yield "".join(recorded.get(task.id, ()))
+        if task.gold is not None:
+            yield format.write_call(task.gold, specs)
+        if task.answer is not None:
+            yield format.write_answer(task.answer)
 
 
 def origins(tasks: Iterable[Task], own: Iterable[str], taught: Iterable[str]) -> dict[str, Origins]:

@@ -26,6 +26,8 @@ class Logged:
             DataError: it is no run, and no log of one.
         """
         run = _run_of(path)
+        if (recipe := run.config().get("recipe", "trice")) != "trice":
+            raise DataError(f"{run.path} is a run of {recipe}; ranked attempts are read from runs of trice alone")
         config = validate(run.config(), TriceConfig, str(run.resolved))
         self.path = run.path / GROUPS if path == run.path else path
         if not self.path.is_file() and not list(self.path.parent.glob(f"{self.path.stem}.[0-9]*")):

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from executors.errors import ConfigError
-from rewards.ranking import GOLD
+from rewards.ranking import GOLD, WeightedSum
 from rewards.selectivity import LIVE
 from rl.data.tasks.benchmark import Benchmark
-from rl.evaluation.evaluate import PairRanking
+from rl.evaluation.evaluate import PairRanking, Worth
 from rl.models.choice import HuggingFaceModel
 from rl.recipes.parts import RecipeConfig
 
@@ -60,3 +60,16 @@ def _contradictions(config: RecipeConfig, benchmark: Benchmark) -> Iterator[str]
     recorded = {source.policy for source in config.sources} & benchmark.recordings.keys()
     if isinstance(config.evaluation, PairRanking) and not recorded:
         yield "evaluation: ranking measures recorded attempts, and no source plays a recording"
+    yield from _unworthy(config, benchmark)
+
+
+def _unworthy(config: RecipeConfig, benchmark: Benchmark) -> Iterator[str]:
+    """What asks environments what attempts are worth, where no tool has one that says so."""
+    if any(getattr(tool.state, "judges", False) for tool in benchmark.catalog):
+        return
+    names = ", ".join(benchmark.catalog.names[:10])
+    told = f"of the tools ({names}) none has an environment with get_reward to say what an attempt is worth"
+    if isinstance(config.evaluation, Worth):
+        yield f"evaluation: kind environment, and {told}; take kind selectivity or calls, or such an environment"
+    if isinstance(config.rewards, WeightedSum) and config.rewards.environment:
+        yield f"rewards.environment: {config.rewards.environment:g}, and {told}; leave it out"

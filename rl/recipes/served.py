@@ -1,7 +1,7 @@
 """How runs are served: what of a run's folder the endpoint needs."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from rl.recipes.toolalpaca_tools import ApiExecutorBuilder, read_apis
 from rl.recipes.toolgen_attempts import ToolGenOpener, catalog_of, read_tokens
 from rl.recipes.toolgen_config import ToolGenConfig
 from rl.recipes.toolkengpt_config import ToolkenGptConfig
+from rl.recipes.toolkengpt_prompts import prompts
 from rl.run import Run
 from rl.serving.app import LlmOptions, Served, serve_run
 from rl.serving.chat import REPLY
@@ -249,8 +250,8 @@ class ToolkenOpener:
     name: str
     format: ToolkenFormat
     specs: tuple[ToolSpec, ...]
-    demonstration: str | None
-    """What tool mode reads before a question; the format's own template by default."""
+    demonstrations: Mapping[str, str] | None
+    """By tool, what tool mode reads before a question; the format's own template by default."""
     bias: float
     """Added to tools' logits."""
 
@@ -259,8 +260,9 @@ class ToolkenOpener:
         engine = LocalPolicy(self.name, str(path), version, gpu=torch.cuda.is_available())()
         vocabulary = engine.tokenizer.get_vocab()
         tokens = {spec.name: vocabulary[token_of(spec.name)] for spec in self.specs}
-        shown = dict.fromkeys(tokens, self.demonstration) if self.demonstration else None
-        return ToolkenPolicy(engine, tokens, self.specs, self.format, demonstrations=shown, bias=self.bias)
+        return ToolkenPolicy(
+            engine, tokens, self.specs, self.format, demonstrations=self.demonstrations, bias=self.bias
+        )
 
 
 def _toolken(run: Run) -> Opened:
@@ -272,18 +274,16 @@ def _toolken(run: Run) -> Opened:
     if not merged.is_dir() or not summary.is_file():
         raise DataError(f"{run.path} is not finished; 'apprentice train' with --resume goes on with it")
     data = config.data.load()
-    begin = str(load_tokenizer(merged).bos_token or "")
-    format = ToolkenFormat(begin + config.template)
+    shown = prompts(config, data, str(load_tokenizer(merged).bos_token or ""))
     bias = float(json.loads(summary.read_text())["learned"]["bias"])
-    demonstration = begin + config.calls_template if data.demonstrations else None
     return Opened(
         checkpoints=(run.path / "checkpoints").resolve(),
         choice=merged.name,
-        format=format,
+        format=shown.format,
         catalog=data.catalog,
         builder=ExecutorBuilder(data.catalog, _TOOL_TIMEOUT),
         max_turns=config.max_calls,
-        opener=ToolkenOpener(config.name, format, tuple(data.catalog.specs()), demonstration, bias),
+        opener=ToolkenOpener(config.name, shown.format, tuple(data.catalog.specs()), shown.demonstrations, bias),
     )
 
 

@@ -38,7 +38,7 @@ from rl.models.load import (
 )
 from rl.progress import Progress
 from rl.recipes.cloning import Annotators, OwnAnswers
-from rl.recipes.demonstrations import ROUNDS, Demonstrations
+from rl.recipes.demonstrations import ROUNDS, Demonstrations, tokenizer_texts
 from rl.recipes.executors import ExecutorBuilder, start_pools
 from rl.recipes.parts import Peer, RecipeConfig
 from rl.remote import require_gpus, require_storage
@@ -316,7 +316,8 @@ class Session:
         step = checkpoint.newest(folder)
         if step is None:
             markers = self.format.markers(self.benchmark.catalog.specs())
-            tokenizer = build_tokenizer_for(self.config.model, self._demonstrations.texts(), markers)
+            texts = tokenizer_texts(self.benchmark, self.config.format.build())
+            tokenizer = build_tokenizer_for(self.config.model, texts, markers)
             self._begin(folder, tokenizer, self.config.seed)
             step = 0
         require_config(self.checkpoint_at(step), self.config.model)

@@ -17,7 +17,7 @@ from executors.types import MalformedCall, ToolCall
 from rl.data.paraphrase import Solved
 from rl.data.rehearsal import forgetting
 from rl.data.tables import write_text
-from rl.evaluation.intervals import difference, figures
+from rl.evaluation.intervals import Ratio, difference, figures
 from rl.exploration import Ablations
 from rl.progress import Progress
 from rl.recipes.joined import Joined
@@ -94,6 +94,29 @@ def _explored(ste: Ste, wanted: Wanted) -> dict[str, Any]:
         write_text(run.path / "evaluation" / "report.md", report([study.states], columns, [summary]))
     write_json(run.path / "evaluation" / "summary.json", summary)
     return summary
+
+
+def evaluate_run(run: Run, config: SteConfig, path: Path, split: str, name: str) -> dict[str, Ratio]:
+    """The figures of a run's checkpoint on held-out queries: of all tools, of those explored, and of those known.
+
+    Args:
+        run: its folder.
+        config: its own.
+        path: of the checkpoint.
+        split: ``validation`` or ``test``.
+        name: that the attempts are kept under.
+    """
+    progress = Progress()
+    ste = Ste(config, run, progress, Joined(config.ray, run, progress))
+    held_out = ste.tests("test" if split == "test" else "validation")
+    return _ratios(ste, ste.evaluate(path, held_out, name))
+
+
+def _ratios(ste: Ste, groups: Sequence[Group]) -> dict[str, Ratio]:
+    parts = {"": ste.catalog.names, "/new": ste.unknown, "/known": ste.known}
+    return {
+        f"{key}{part}": ratio for part, tools in parts.items() if tools for key, ratio in ratios(groups, tools).items()
+    }
 
 
 class _Study:
@@ -190,12 +213,8 @@ class _Study:
         ste = self.ste
         told: dict[str, Any] = {"by_tool": {}}
         for name, groups in self.states.items():
-            parts = {"": ste.catalog.names, "/new": ste.unknown, "/known": ste.known}
             told[name] = {"n": len(groups), "attempts": f"{self.files[name]}.jsonl"} | {
-                f"{key}{part}": figure.as_json()
-                for part, tools in parts.items()
-                if tools
-                for key, figure in figures(ratios(groups, tools)).items()
+                key: figure.as_json() for key, figure in figures(_ratios(ste, groups)).items()
             }
             told["by_tool"][name] = by_tool(groups, ste.catalog.names)
         if "ft" in self.states:

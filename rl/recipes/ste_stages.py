@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from rl.data.examples import Encoder, Example
 from rl.data.explored import imitated, in_context, ranked, read_general, renamed, under_names
 from rl.data.rehearsal import rehearsed
 from rl.data.retrieved import Demonstrations, ToolLists, with_demonstrations
+from rl.data.room import fitting
 from rl.evaluation.calls import call_ratios
 from rl.evaluation.intervals import Ratio
 from rl.learner import checkpoint
@@ -87,7 +89,9 @@ class Ste(Exploring):
         behind = under_names(behind, aliases, self.format, self.specs)
         count = self.config.exploitation.in_context.shown
         shown = with_demonstrations(self.format, self.demonstrated(), count, aliases)
-        examples = self._encoder(start).examples(alone) + self._encoder(start, shown).examples(behind)
+        whole = Encoder(load_tokenizer(start), self.format, self.specs, max_tokens=sys.maxsize)
+        taught = fitting(whole.examples(alone), self.config.model.max_length, "demonstrations of known tools")
+        examples = taught + self._encoder(start, shown).examples(behind)
         return self._fit(start, "base", examples, learning, learning.objective)
 
     def demonstrated(self, found: Found | None = None) -> Demonstrations:

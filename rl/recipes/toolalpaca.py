@@ -16,14 +16,16 @@ from typing import Any
 
 import torch
 
-from executors.corpus.records import Record
+from executors.corpus.records import Record, read_records
 from executors.corpus.toolset import toolset
+from executors.errors import ConfigError
 from executors.openapi.tools import read_openapi
 from executors.simulation.simulated import Simulation
 from executors.tools.get_details import ScriptedUser
 from rewards.types import Candidate, RankedGroup, Reward
 from rl.data.corpus import CorpusApi
 from rl.data.examples import Encoder, Example
+from rl.data.room import fitting
 from rl.data.segments import Segments, example, first_call, refusal, segments, write_segments
 from rl.data.tables import write_text, written
 from rl.evaluation.evaluate import summarise, write_summary
@@ -38,6 +40,7 @@ from rl.recipes.fitting import Fitter
 from rl.recipes.joined import Joined
 from rl.recipes.toolalpaca_config import CopyingConfig, ImprovementConfig, LearningConfig, ToolAlpacaConfig
 from rl.recipes.toolalpaca_corpus import CorpusWriter
+from rl.recipes.toolalpaca_tools import corpus_of
 from rl.run import Run
 from rl.serving.policies import LocalPolicy
 from rollouts.instances import CorpusFormat, generate
@@ -101,6 +104,27 @@ def _train(config: ToolAlpacaConfig, run: Run, progress: Progress, fitter: Fitte
     return summary
 
 
+def evaluate_run(run: Run, config: ToolAlpacaConfig, path: Path, split: str, name: str) -> dict[str, Ratio]:
+    """The figures of a run's checkpoint on the requests to its held-out APIs.
+
+    Args:
+        run: its folder.
+        config: its own.
+        path: of the checkpoint.
+        split: ``test``; there is no other.
+        name: that the verdicts are kept under.
+
+    Raises:
+        ConfigError: another split is asked for.
+        DataError: the run has no corpus yet.
+    """
+    if split != "test":
+        raise ConfigError(f"{run.path} is a run of toolalpaca, which holds out test requests alone; leave --split out")
+    records = read_records(corpus_of(run))[config.corpus.apis :]
+    requests = [one for api in records for one in _requests(config, api, config.corpus.test_requests, config.seed)]
+    return _measured(config, name, path, requests, run)
+
+
 def _learned(config: ToolAlpacaConfig, corpus: Sequence[CorpusApi], run: Run) -> tuple[list[Example], dict[str, int]]:
     """What passes the filter, as tokens; the tokenizer and the first weights are made on the way."""
     left_out: Counter[str] = Counter()
@@ -121,7 +145,7 @@ def _learned(config: ToolAlpacaConfig, corpus: Sequence[CorpusApi], run: Run) ->
         checkpoint.begin(folder, weights, tokenizer, adapter=config.model.adapter, seed=config.seed)
     tokenizer = load_tokenizer(folder / "step-0")
     examples = [example(id, row, tokenizer) for id, row in rows.items()]
-    kept = [one for one in examples if len(one.prompt) + len(one.rows[0].ids) <= config.model.max_length]
+    kept = fitting(examples, config.model.max_length, "attempts of the corpus")
     if len(kept) < len(examples):
         left_out[f"longer than {config.model.max_length} tokens"] = len(examples) - len(kept)
     return kept, dict(left_out)
@@ -194,9 +218,8 @@ def _copying(
                 if not refusal(group.episodes[0]):
                     row = first_call(segments(group.task, group.episodes[0], specs, _FORMAT), _FORMAT)
                     made.append(example(f"{group.task.id}/{seed}", row, tokenizer))
-    limit = config.model.max_length
-    fitting = [one for one in made if len(one.prompt) + len(one.rows[0].ids) <= limit]
-    return _fit(config, "copying", start, fitting, copying, run, fitter)
+    fit = fitting(made, config.model.max_length, "first calls")
+    return _fit(config, "copying", start, fit, copying, run, fitter)
 
 
 def _attempts(api: CorpusApi, count: int, seed: int, style: Style) -> list[Group]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from executors.catalog import Catalog
 from executors.corpus.records import read_records
@@ -52,6 +53,14 @@ class ApiExecutorBuilder:
         return Executor(self.catalog, timeout=_TIMEOUT, max_chars=MAX_CHARS, coerce=True)
 
 
+def corpus_of(run: Run) -> Path:
+    """The file of a run's APIs. Raises DataError where there is none yet."""
+    path = run.path / "corpus" / "apis.json"
+    if not path.is_file():
+        raise DataError(f"{run.path} has no corpus yet; 'apprentice train' with --resume goes on with it")
+    return path
+
+
 def read_apis(run: Run) -> Apis:
     """The APIs of a run: those that were learned from, and those held out.
 
@@ -60,12 +69,9 @@ def read_apis(run: Run) -> Apis:
     Raises:
         DataError: the run has no corpus yet, or it cannot be read.
     """
-    path = run.path / "corpus" / "apis.json"
-    if not path.is_file():
-        raise DataError(f"{run.path} has no corpus yet; 'apprentice train' with --resume goes on with it")
     tools: dict[str, Tool] = {GET_DETAILS: user_tool(ScriptedUser())}
     owners: list[tuple[str, ...]] = []
-    records = read_records(path)
+    records = read_records(corpus_of(run))
     for record in records:
         names = []
         for tool in toolset(Simulation(read_openapi(record["Documentation"]))):

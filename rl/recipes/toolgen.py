@@ -17,8 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from executors.retrieval import Index, text_of
 from rl.data.examples import Example, Row
+from rl.data.room import fitting
 from rl.data.tasks.tool_requests import Query, Retrieval
-from rl.data.toolgen import Conversation, examples, told
+from rl.data.toolgen import examples, told
 from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio, figures
 from rl.evaluation.retrieval import nearest, recalled, retrieval_ratios
@@ -30,12 +31,12 @@ from rl.losses.objective import Sft
 from rl.models.constrained import beam_search
 from rl.models.load import build_tokenizer_for, build_weights, end_id, load_merged, load_tokenizer
 from rl.models.sentences import SentenceEncoder
-from rl.models.tool_tokens import FINISH, ToolTokens, add_tool_tokens, index_tools
+from rl.models.tool_tokens import FINISH, ToolTokens, add_tool_tokens
 from rl.models.trie import Trie
 from rl.progress import Progress
-from rl.recipes.toolgen_attempts import FINISH_NAME, TOKENS, ToolGenOpener, attempted, read_tokens
+from rl.recipes.toolgen_attempts import TOKENS, ToolGenOpener, attempted, read_tokens
 from rl.recipes.toolgen_config import Feedback, StageConfig, ToolGenConfig
-from rl.recipes.toolgen_stages import conversations, foreign_tokens, without_held_out
+from rl.recipes.toolgen_stages import conversations, foreign_tokens, tool_tokens, without_held_out
 from rl.run import Run, write_json
 from rollouts.formats.atomic import ACTION, AtomicFormat
 
@@ -61,20 +62,12 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     data = config.data.load()
     with progress.stage(f"1. Tokens of {len(data.tools)} tools, {config.indexing}"):
         state, seconds = _begin(config, data, run)
+        lessons = _lessons(config, state, progress)
     states: dict[str, dict[str, Ratio]] = {}
     extra: dict[str, Any] = {}
     asked = list(data.tools)[:: max(1, len(data.tools) // 300)]
-    for name in ("memorisation", "retrieval", "agent"):
+    for name, learned in lessons.items():
         stage: StageConfig = getattr(config, name)
-        found = conversations(config, state.data, state.tokens.texts, name)
-        learned = without_held_out(found, state.data)
-        if len(learned) < len(found):
-            progress.line(f"{len(found) - len(learned)} conversations of {name} ask what is held out, and are left out")
-        if not stage.steps or not learned:
-            progress.line(
-                f"{name} is left out: " + ("it has 0 steps" if not stage.steps else "there is nothing to learn")
-            )
-            continue
         with progress.stage(f"2. {name}: {stage.steps} steps on {len(learned)} conversations"):
             state = _fit(config, state, name, stage, learned, run, progress)
         if name == "memorisation":
@@ -142,10 +135,7 @@ def _linked(run: Run, path: Path) -> Path:
 
 def _begin(config: ToolGenConfig, data: Retrieval, run: Run) -> tuple[_State, float]:
     """The model with the tools' tokens, as step 0."""
-    identities = {name: tool.identity for name, tool in data.tools.items()}
-    about = {name: tool.spec.description for name, tool in data.tools.items()}
-    named = index_tools(identities, config.indexing, descriptions=about, seed=config.seed)
-    tokens = ToolTokens(config.indexing, {**named.texts, FINISH_NAME: FINISH})
+    tokens = tool_tokens(config, data)
     format = AtomicFormat()
     folder = run.folder("checkpoints") / "tokens"
     seconds = 0.0
@@ -161,6 +151,30 @@ def _begin(config: ToolGenConfig, data: Retrieval, run: Run) -> tuple[_State, fl
         checkpoint.begin(folder, model, tokenizer, adapter=config.model.adapter, seed=config.seed, rows=rows)
     write_json(run.path / TOKENS, dict(tokens.texts))
     return _State(folder / "step-0", tokens, data, format), round(seconds, 2)
+
+
+def _lessons(config: ToolGenConfig, state: _State, progress: Progress) -> dict[str, list[Example]]:
+    """What each stage learns from; stages that are left out are told.
+
+    Raises:
+        ConfigError: the model does not read most of a stage's conversations.
+    """
+    tokenizer, limit = load_tokenizer(state.path), config.model.max_length
+    lessons: dict[str, list[Example]] = {}
+    for name in ("memorisation", "retrieval", "agent"):
+        steps = getattr(config, name).steps
+        found = conversations(config, state.data, state.tokens.texts, name) if steps else []
+        held = without_held_out(found, state.data)
+        if left_out := len(found) - len(held):
+            progress.line(f"{left_out} conversations of {name} ask what is held out, and are left out")
+        if not held:
+            progress.line(f"{name} is left out: " + ("there is nothing to learn" if steps else "it has 0 steps"))
+            continue
+        rows = examples(held, tokenizer)
+        lessons[name] = fitting(rows, limit, f"conversations of {name}")
+        if too_long := len(rows) - len(lessons[name]):
+            progress.line(f"{too_long} conversations of {name} are longer than {limit} tokens and left out")
+    return lessons
 
 
 def _fitted(config: ToolGenConfig) -> dict[str, Any]:
@@ -193,20 +207,16 @@ def _fit(
     state: _State,
     name: str,
     stage: StageConfig,
-    learned: Sequence[Conversation],
+    learned: Sequence[Example],
     run: Run,
     progress: Progress,
 ) -> _State:
     """One stage, in its own folder; what is there already is not fitted again."""
-    tokenizer = load_tokenizer(state.path)
-    rows, too_long = examples(learned, tokenizer, config.model.max_length)
-    if too_long:
-        progress.line(f"{too_long} conversations are longer than {config.model.max_length} tokens and left out")
     fitted = fit_alone(
         AloneJob(
             start=str(state.path),
             folder=str(run.folder("checkpoints") / name),
-            examples=tuple(rows),
+            examples=tuple(learned),
             stage=Stage(name=name, objective=Sft(), optimiser=stage.optimiser, steps=stage.steps),
             batch_size=stage.batch_size,
             seed=config.seed,

@@ -18,12 +18,23 @@ from rl.data.toolgen import (
     seed_tokens,
     seeded,
 )
-from rl.data.trees import FINISH, calls_of
+from rl.data.trees import FINISH as END
+from rl.data.trees import calls_of
 from rl.data.ways import kept_ways
 from rl.data.written_requests import written_requests
+from rl.models.tool_tokens import FINISH, ToolTokens, index_tools
 from rl.recipes.logged import Logged
+from rl.recipes.toolgen_attempts import FINISH_NAME
 from rl.recipes.toolgen_config import ToolGenConfig
 from rollouts.formats.atomic import AtomicFormat
+
+
+def tool_tokens(config: ToolGenConfig, data: Retrieval) -> ToolTokens:
+    """What stands for each tool, and for the end."""
+    identities = {name: tool.identity for name, tool in data.tools.items()}
+    about = {name: tool.spec.description for name, tool in data.tools.items()}
+    named = index_tools(identities, config.indexing, descriptions=about, seed=config.seed)
+    return ToolTokens(config.indexing, {**named.texts, FINISH_NAME: FINISH})
 
 
 def conversations(config: ToolGenConfig, data: Retrieval, texts: Mapping[str, str], stage: str) -> list[Conversation]:
@@ -92,7 +103,7 @@ def _recorded(config: ToolGenConfig, run: Path, texts: Mapping[str, str]) -> Ite
     groups = (one for one in logged.groups() if _worth(one.group.candidates, config.recorded.min_reward))
     for id, attempt in best_attempts(groups, logged.setting, Exported()):
         called = {made.tool for way in kept_ways(attempt, config.trees) for made in calls_of(way)}
-        if called - {"", FINISH} - set(texts):
+        if called - {"", END} - set(texts):
             continue
         for row in agent_rows([attempt], texts, kept=config.trees):
             yield from seeded("agent", row, f"{run.name}/{id}")

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from executors.executor import Executor
 from rl.data.decisions import decided
 from rl.data.examples import Example, Row
+from rl.data.room import fitting, require_room
 from rl.data.spans import MarkedData, Targets, targets
 from rl.data.tasks.kamel import Kamel
 from rl.data.tasks.virtualhome import END, VirtualHome, step_name
@@ -42,6 +43,7 @@ from rl.models.load import TinyModel, build_tokenizer_for, build_weights, end_id
 from rl.models.tool_head import ToolHead, fresh_head, merged, output_matrix
 from rl.progress import Progress
 from rl.recipes.toolkengpt_config import Feedback, ToolkenGptConfig
+from rl.recipes.toolkengpt_prompts import Prompts, calls_template, prompts
 from rl.run import Run, write_json
 from rl.serving.engine import TransformersPolicy
 from rl.serving.toolken import PlanRule, ToolkenPolicy
@@ -61,12 +63,16 @@ class _Base:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     data: MarkedData
-    format: ToolkenFormat
-    inline: ToolkenFormat
+    prompts: Prompts
 
     @property
     def vocabulary(self) -> int:
         return len(self.tokenizer)
+
+    @property
+    def format(self) -> ToolkenFormat:
+        """Of reasoning mode."""
+        return self.prompts.format
 
     def encode(self, text: str) -> list[int]:
         """A text's tokens, nothing added."""
@@ -93,8 +99,8 @@ def train(config: ToolkenGptConfig, run: Run, progress: Progress) -> dict[str, A
     with progress.stage("3. Attempts in two modes"):
         policies: dict[str, tuple[Policy, ToolkenFormat]] = {"start": (_policy(config, base, head, bias), base.format)}
         policies["words"] = TransformersPolicy(LIVE, base.model, base.tokenizer), base.format
-        if data.demonstrations:
-            policies["inline"] = TransformersPolicy(LIVE, base.model, base.tokenizer), base.inline
+        if base.prompts.inline is not None:
+            policies["inline"] = TransformersPolicy(LIVE, base.model, base.tokenizer), base.prompts.inline
         for state, (policy, format) in policies.items():
             _measure(config, base, policy, format, run, state, states)
     if config.feedback is not None and data.tasks:
@@ -111,7 +117,7 @@ def _base(config: ToolkenGptConfig, data: MarkedData, run: Run) -> _Base:
     """A model from elsewhere as it is; one that is built here after it has read the training texts."""
     folder = run.folder("checkpoints") / "base"
     if isinstance(config.model, TinyModel):
-        shown = [_shown(config, text) for text in data.demonstrations]
+        shown = [_shown(config, data, text) for text in data.demonstrations]
         texts = [*(text.text for text in data.train), *shown]
         if not (folder / "step-0").exists():
             tokenizer = build_tokenizer_for(config.model, texts, ())
@@ -121,7 +127,7 @@ def _base(config: ToolkenGptConfig, data: MarkedData, run: Run) -> _Base:
         job = AloneJob(
             start=str(folder / "step-0"),
             folder=str(folder),
-            examples=tuple(row for row in rows if len(row.prompt) + len(row.rows[0].ids) <= config.model.max_length),
+            examples=tuple(fitting(rows, config.model.max_length, "training texts")),
             stage=Stage(
                 name="language", objective=Sft(), optimiser=config.language.optimiser, steps=config.language.steps
             ),
@@ -133,19 +139,13 @@ def _base(config: ToolkenGptConfig, data: MarkedData, run: Run) -> _Base:
         path = Path(config.model.path)
     tokenizer, model = load_tokenizer(path), load_merged(path).eval()
     model.requires_grad_(False)
-    begin = str(tokenizer.bos_token or "")
-    return _Base(
-        model,
-        tokenizer,
-        data,
-        ToolkenFormat(begin + config.template),
-        ToolkenFormat(begin + config.calls_template, inline=True),
-    )
+    return _Base(model, tokenizer, data, prompts(config, data, str(tokenizer.bos_token or "")))
 
 
-def _shown(config: ToolkenGptConfig, text: str) -> str:
+def _shown(config: ToolkenGptConfig, data: MarkedData, text: str) -> str:
     """A demonstration behind what tells it from a text without calls."""
-    return config.calls_template.partition(QUESTION)[0] + text.removeprefix(config.template.partition(QUESTION)[0])
+    before = (config.template or data.template).partition(QUESTION)[0]
+    return calls_template(config, data).partition(QUESTION)[0] + text.removeprefix(before)
 
 
 def _row(tokenizer: PreTrainedTokenizerBase, text: str) -> Example:
@@ -163,8 +163,9 @@ def _learn(config: ToolkenGptConfig, base: _Base, run: Run) -> tuple[ToolHead, f
 
     def read(texts: Sequence[Any]) -> Any:
         laid = [targets(text, base.tokenizer, numbers) for text in texts]
-        fitting = [text for text in laid if len(text.labels) <= limit]
-        return read_places(base.model, fitting, vocabulary=base.vocabulary)
+        require_room([len(text.labels) for text in laid], limit, "marked texts")
+        short = [text for text in laid if len(text.labels) <= limit]
+        return read_places(base.model, short, vocabulary=base.vocabulary)
 
     began = time.process_time()
     places, held_out = read(base.data.train), read(base.data.validation or base.data.train[-50:])
@@ -209,7 +210,7 @@ def _policy(config: ToolkenGptConfig, base: _Base, head: ToolHead, bias: float) 
         head = ToolHead(tuple(map(step_name, head.names)), head.weight)
     grown, wide, ids = merged(base.model, base.tokenizer, head)
     engine = TransformersPolicy(LIVE, grown, wide)
-    shown = dict.fromkeys(head.names, base.inline.template) if base.data.demonstrations else None
+    shown = base.prompts.demonstrations
     specs = base.data.catalog.specs()
     return ToolkenPolicy(engine, ids, specs, base.format, demonstrations=shown, bias=bias, rule=rule)
 

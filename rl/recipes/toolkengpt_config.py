@@ -12,7 +12,6 @@ from rl.data.tasks.virtualhome import VirtualHome
 from rl.learner.head_fit import HeadFit
 from rl.learner.schedule import OptimiserConfig
 from rl.models.choice import ModelConfig, TinyModel
-from rollouts.formats.toolken import QUESTION
 
 
 class Language(Strict):
@@ -47,10 +46,14 @@ class ToolkenGptConfig(Strict):
     model: ModelConfig = TinyModel(vocab_size=2048, max_length=256)
     language: Language = Language()
     head: HeadFit = HeadFit()
-    template: str = f"Q: {QUESTION}\nA:"
-    """What stands before a reply, around the question."""
-    calls_template: str = f"With calls.\nQ: {QUESTION}\nA:"
-    """The same before texts in which calls are written: tool mode, and the inline baseline."""
+    template: str | None = None
+    """What stands before a reply, around ``[QUESTION]``; as the data's texts put it by default."""
+    calls_template: str | None = None
+    """The same before texts in which calls are written: tool mode, and the inline baseline. ``With calls.`` and the
+    template by default."""
+    shots: int = Field(default=0, ge=0)
+    """Worked answers before each question, for a model that did not learn the training texts as language: in words in
+    reasoning mode, with calls of that very tool in tool mode. 4 as published."""
     biases: list[float] = Field(default=[0.0, 1.0, 2.0, 3.0, 4.0, 6.0], min_length=1)
     """Added to tools' logits; the one with the best F1 on the validation texts is taken."""
     questions: int | None = Field(default=None, gt=0)

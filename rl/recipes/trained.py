@@ -19,12 +19,16 @@ from rl.evaluation.intervals import Ratio
 from rl.learner.watch import objective_warnings
 from rl.models.load import is_model
 from rl.recipes.executors import ExecutorBuilder
+from rl.recipes.lengths import require_lengths
 from rl.recipes.prepared import prepare
+from rl.recipes.ste_config import SteConfig
+from rl.recipes.toolalpaca_config import ToolAlpacaConfig
 from rl.recipes.toolgen_config import ToolGenConfig
 from rl.recipes.toolkengpt_config import ToolkenGptConfig
 from rl.recipes.trice import TriceConfig
 from rl.run import Run
 from rl.serving.policies import GoldPolicy, LocalPolicy, RecordedPolicy
+from rl.serving.published import Published
 from rollouts.formats import Format
 from rollouts.formats.toolken import ToolkenFormat
 from rollouts.policy import Source
@@ -51,15 +55,12 @@ def open_trained(path: Path, checkpoint: str = "best") -> Trained:
     """A run's policy; its tasks need not be there, only its tools.
 
     Raises:
-        ConfigError: the run is of a recipe that measures its policy by itself.
+        ConfigError: the run is of another recipe.
         DataError: the folder is no run, or has no such checkpoint.
     """
     run = Run.open(path)
     if (recipe := run.config().get("recipe", "trice")) != "trice":
-        raise ConfigError(
-            f"{path} is a run of {recipe}, which 'apprentice train' itself measures: its figures are in "
-            f"{path}/evaluation/summary.json, and --resume makes those that are missing"
-        )
+        raise ConfigError(f"{path} is a run of {recipe!r}, and has to be one of trice")
     config = validate(run.config(), TriceConfig, str(run.resolved))
     chosen = _chosen(path, checkpoint)
     return Trained(config.name, run, config, chosen, config.format.build(), config.tasks.catalog())
@@ -73,6 +74,18 @@ def _chosen(path: Path, checkpoint: str) -> Path:
         there = ", ".join(sorted(found.name for found in folder.glob("*") if not found.name.startswith("."))) or "none"
         raise DataError(f"{path} has no checkpoint {checkpoint!r}; there are: {there}")
     return chosen.resolve()
+
+
+def _evaluate_staged(path: Path, checkpoint: str, split: str) -> dict[str, Ratio]:
+    """Of a recipe each of whose stages has a folder of checkpoints: they are named as ``serve`` names them."""
+    from rl.recipes import ste, toolalpaca
+
+    run = Run.open(path)
+    found = Published(path / "checkpoints", checkpoint, staged=True).default()
+    content, origin, name = run.config(), str(run.resolved), f"{found.id}-step-{found.version}-{split}"
+    if content["recipe"] == "ste":
+        return ste.evaluate_run(run, validate(content, SteConfig, origin), found.path, split, name)
+    return toolalpaca.evaluate_run(run, validate(content, ToolAlpacaConfig, origin), found.path, split, name)
 
 
 def _evaluate_toolgen(path: Path, checkpoint: str, split: str) -> dict[str, Ratio]:
@@ -125,6 +138,7 @@ def evaluate_checkpoint(path: Path, checkpoint: str, split: str) -> dict[str, Ra
     if split not in ("validation", "test"):
         raise ConfigError(f"no split {split!r}; a policy is evaluated on validation or test")
     own = {"toolgen": _evaluate_toolgen, "toolkengpt": _evaluate_toolken}
+    own |= dict.fromkeys(("ste", "toolalpaca"), _evaluate_staged)
     if (recipe := Run.open(path).config().get("recipe")) in own:
         return own[recipe](path, checkpoint, split)
     trained = open_trained(path, checkpoint)
@@ -157,10 +171,11 @@ def check_config(config: TriceConfig, loaded: Benchmark | None = None) -> Iterat
         loaded: its tasks, where ``prepare`` has read them already.
 
     Raises:
-        ConfigError: a source plays a policy that there is not.
+        ConfigError: a source plays a policy that there is not, or the model does not read the tasks.
         DataError: the data cannot be used, or most gold attempts are wrong by the ranking's own rule.
     """
     benchmark = prepare(config) if loaded is None else loaded
+    require_lengths(config, benchmark)
     format = config.format.build()
     yield f"config     {config.name}: every key is known, {len(config.sources)} sources"
     for text in objective_warnings(config.improvement.objective):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from executors.catalog import Catalog
 from executors.errors import DataError
 from executors.executor import Executor
 from executors.schemas.fabricate import fabricate_arguments
@@ -40,7 +41,7 @@ def trials(config: RecipeConfig, benchmark: Benchmark, *, colour: bool) -> Itera
     groups = _played(config, benchmark, format)
     if groups:
         yield from _prompt(groups[0], benchmark, format, colour)
-    yield from _tools(config, benchmark)
+    yield from tool_trials(benchmark.catalog, benchmark.train, config.rollouts.tool_timeout)
     if not isinstance(config.rewards, Recorded):
         yield from _rewards(config, groups)
 
@@ -102,12 +103,19 @@ def _scene(task: Task) -> Scene:
     return Scene("trial", row={**task.labels, "prompt": task.prompt})
 
 
-def _tools(config: RecipeConfig, benchmark: Benchmark) -> Iterator[str]:
-    """What each tool makes of a good call and of bad ones; no good one is invented where a second one might do harm."""
-    golds = {task.gold.tool: task for task in benchmark.train if task.gold is not None}
-    executor = Executor(benchmark.catalog, timeout=min(_TIMEOUT, config.rollouts.tool_timeout))
-    for tool in list(benchmark.catalog)[:_TOOLS]:
-        task = golds.get(tool.name, benchmark.train[0])
+def tool_trials(catalog: Catalog, tasks: Sequence[Task], timeout: float) -> Iterator[str]:
+    """What each of the first tools makes of a good call and of bad ones; no good one is invented where a second one
+    might do harm.
+
+    Args:
+        catalog: the tools.
+        tasks: one at least; their gold calls are the good ones.
+        timeout: seconds that a call may take.
+    """
+    golds = {task.gold.tool: task for task in tasks if task.gold is not None}
+    executor = Executor(catalog, timeout=min(_TIMEOUT, timeout))
+    for tool in list(catalog)[:_TOOLS]:
+        task = golds.get(tool.name, tasks[0])
         gold = task.gold.arguments if task.gold is not None and task.gold.tool == tool.name else None
         tried = [
             f"{what} {_told(*_run(executor, task, ToolCall(tool.name, arguments)))}"

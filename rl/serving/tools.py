@@ -79,12 +79,19 @@ class ToolsApp:
 
 
 def together(executors: Sequence[Executor]) -> Executor | None:
-    """One executor for the tools of all; of tools that have the same name the first. None where there is none."""
+    """One executor for the tools of all; of tools that have the same name the first. None where there is none.
+
+    Arguments are taken as each tool's own executor takes them; the time-out and the length of what is observed are the
+    longest of all.
+    """
     if len(executors) < 2:
         return next(iter(executors), None)
     tools: dict[str, Tool] = {}
+    coerced: set[str] = set()
     for executor in executors:
         for tool in executor.catalog:
-            tools.setdefault(tool.name, tool)
+            if tool.name not in tools:
+                tools[tool.name] = tool
+                coerced |= {tool.name} if executor.coerces(tool.name) else set()
     timeout, length = (max(getattr(one, name) for one in executors) for name in ("timeout", "max_chars"))
-    return Executor(Catalog(tools.values()), timeout=timeout, max_chars=int(length))
+    return Executor(Catalog(tools.values()), timeout=timeout, max_chars=int(length), coerce=frozenset(coerced))

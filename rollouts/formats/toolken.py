@@ -31,18 +31,19 @@ class ToolkenFormat(Format):
 
     name = "toolken"
 
-    def __init__(self, template: str = MATH, *, marker: str = "", inline: bool = False) -> None:
+    def __init__(self, template: str = MATH, *, marker: str = "", inline: bool = False, ending: str = "\n") -> None:
         """
         Args:
             template: what stands before a reply; it has ``[QUESTION]`` in it, and may begin with worked examples.
             marker: what stands before an answer, such as ``####`` or ``answer is``; without one the whole text is it.
             inline: whether calls are written in the text.
+            ending: what an answer ends with.
         """
         self.template = template
         self.marker = marker
         self.inline = inline
         self.apart = not inline
-        self.stop: tuple[str, ...] = (END_OF_CALL, "\n") if inline else ("\n",)
+        self.stop: tuple[str, ...] = (END_OF_CALL, ending) if inline else (ending,)
 
     def opening(self, task: Task, specs: Sequence[ToolSpec]) -> str:
         return self.template.replace(QUESTION, task.prompt)
@@ -59,6 +60,8 @@ class ToolkenFormat(Format):
             return (call_of(match[1], match[2], spec),)
         if _BEGUN.search(text):
             return (MalformedCall(text, f"the call is not closed: it has to end with {END_OF_CALL!r}"),)
+        if text.endswith(END_OF_CALL):  # the answer stopped here and is not over
+            return (MalformedCall(text, "there is no <tool> before the brackets"),)
         return ()
 
     def answer(self, text: str) -> str:

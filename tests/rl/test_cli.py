@@ -31,6 +31,7 @@ def test_resume_command_can_be_pasted_into_a_shell(monkeypatch, capsys, tmp_path
         raise KeyboardInterrupt
 
     monkeypatch.setattr(prepared, "prepare", lambda _: object())
+    monkeypatch.setattr("rl.recipes.lengths.require_lengths", lambda *_: None)
     monkeypatch.setattr("rl.data.tasks.benchmark.digests", lambda _: {})
     monkeypatch.setattr(trice, "train", interrupted)
     folder, assignments = tmp_path / "my run", ["model={kind: tiny, width: 32}"]

@@ -114,5 +114,8 @@ def test_what_the_data_cannot_do_is_found_before_anything_starts():
     assert "names level 'esy', and the tasks have easy, hard, mid, two" in prepared(cloning=rate)
     assert "plays policy 'peeer'" in prepared(sources=[{"name": "a", "policy": "peeer"}])
     assert "no source plays a recording" in prepared(evaluation={"kind": "ranking"})
+    worth = prepared(evaluation={"kind": "environment"}, rewards={"kind": "weighted", "environment": 1.0})
+    assert "evaluation: kind environment, and of the tools (calculator) none has an environment" in worth
+    assert "rewards.environment: 1, and of the tools" in worth and "take kind selectivity" in worth
     many = {"rounds": 1, "tasks_per_round": 64, "batch_size": 4}
     assert "tasks_per_round is 64, and there are 20" in prepared(improvement=many)

@@ -248,6 +248,7 @@ def test_workers_and_ranks_of_ste_that_find_no_room_are_told_by_their_key(tmp_pa
         ("toolalpaca/tiny", ("corpus", "writers"), {"temperature": 0.5}, "corpus.writers.temperature: a script writes"),
         ("toolalpaca/tiny", ("learner",), {"gpu": True}, "learner.gpu: the run takes 1 GPUs"),
         ("toolkengpt/tiny", ("template",), "Q: A:", "template: it has no [QUESTION]"),
+        ("toolkengpt/virtualhome", ("shots",), 2, "shots: VirtualHome's prompts have worked plans of their own"),
         ("trice/tiny", ("format",), {"kind": "chat"}, "format.tokenizer: it is empty"),
         ("trice/tiny", ("storage",), "README.md", "storage: no folder README.md can be made"),
     ],

@@ -622,6 +622,24 @@ def test_tools_of_several_policies_are_served_together_and_the_first_of_a_name_c
     assert together([first]) is first and together([]) is None
 
 
+def test_tools_of_several_policies_take_arguments_as_each_policy_s_own_executor_does():
+    def named(name: str, factor: int):
+        @tool(name=name)
+        def times(number: int) -> str:
+            """Multiply it."""
+            return str(number * factor)
+
+        return times
+
+    both = together([Executor(Catalog([named("twice", 2)])), Executor(Catalog([named("thrice", 3)]), coerce=True)])
+    assert both is not None
+    assert both.run(ToolCall("thrice", {"number": "4"})).content == "12"
+    assert both.run(ToolCall("twice", {"number": "4"})).status == "bad_call"
+    same = named("same", 1)
+    first_strict = together([Executor(Catalog([same])), Executor(Catalog([same]), coerce=True)])
+    assert first_strict is not None and not first_strict.coerces("same"), "the first of a name counts"
+
+
 # Chat
 
 

@@ -19,7 +19,7 @@ from rl.learner.optimiser import OptimiserConfig
 from rl.losses.objective import Sft
 from rl.models.load import build_tokenizer_for
 from rl.models.tiny import build_model
-from rl.recipes.demonstrations import Demonstrations
+from rl.recipes.demonstrations import Demonstrations, tokenizer_texts
 from rl.recipes.own import own_content
 from rl.recipes.prepared import prepare
 from rl.recipes.trained import check_config
@@ -103,7 +103,9 @@ def test_an_example_is_learned_from_without_ray(tmp_path):
         lambda policies, form: WorkerConfig(policies=policies, executor=executor, format=form),
     )
     specs = {spec.name: spec for spec in benchmark.catalog.specs()}
-    tokenizer = build_tokenizer_for(config.model, written.texts(), format.markers(list(specs.values())))
+    tokenizer = build_tokenizer_for(
+        config.model, tokenizer_texts(benchmark, format), format.markers(list(specs.values()))
+    )
     examples = Encoder(tokenizer, format, specs, max_tokens=128).examples(
         written.annotated(0, config.cloning.annotators)
     )

@@ -14,7 +14,9 @@ from rl.data.tasks.own_catalog import OwnCatalog
 from rl.data.toolgen import spoken
 from rl.data.written_requests import written_requests
 from rl.planning.knobs import idle_knobs
+from rl.planning.outlines import outline
 from rl.progress import Progress
+from rl.recipes.checked import stage_checks
 from rl.recipes.served import open_run
 from rl.recipes.toolgen import evaluate_run, train
 from rl.recipes.toolgen_config import ToolGenConfig
@@ -65,6 +67,30 @@ def test_rows_that_are_no_requests_are_told_with_what_to_mend(tmp_path):
         requests(tmp_path, "{").load()
     with pytest.raises(DataError, match="none falls into the"):
         requests(tmp_path, {"prompt": "Add 1 and 2", "call": {"tool": "calculator", "arguments": {}}}).load()
+
+
+def test_check_tells_what_would_be_learned_and_tries_the_tools(tmp_path):
+    told = list(stage_checks(config()))
+    assert told[0] == "requests   173 train, 29 validation, 60 test; 0 left out"
+    assert told[1].startswith("tools      17: calculator, today") and told[1].endswith(" ...")
+    assert "stage      memorisation: 120 steps on 17 conversations; what is between « and » is learned" in told
+    assert "           «Action:<<calculator>>»" in told
+    assert "stage      agent is left out: it has 0 steps" in told
+    assert "tool       today: an invented call ok; an unknown one bad_call" in told
+    assert not [line for line in told if line.startswith("warning")]
+    rows = [{"prompt": f"Add {n} and {n}", "wanted": ["calculator"]} for n in range(40)]
+    few = requests(tmp_path, *rows).model_copy(update={"tools": ["calculator", "text"]})
+    (warned, idle) = [
+        line for line in stage_checks(config(agent={"steps": 5}, data=few.model_dump())) if line.startswith("warning")
+    ]
+    assert warned.startswith("warning    no training request wants") and "retrieval.written" in warned
+    assert idle == "warning    agent is left out: there is nothing to learn"
+
+
+def test_check_finds_a_request_for_a_tool_that_there_is_not(tmp_path):
+    few = requests(tmp_path, {"prompt": "Add 1 and 2", "wanted": ["calculater"]})
+    with pytest.raises(DataError, match=r"row 1: no tool named 'calculater'.*calculator"):
+        list(stage_checks(config(data=few.model_dump())))
 
 
 def test_names_that_the_grammar_has_for_itself_are_refused(tmp_path):
@@ -121,6 +147,14 @@ def test_the_best_attempts_of_a_run_are_what_the_agent_stage_learns(tmp_path):
     assert any("9" in message.text and not message.learned for message in learned.messages)
     others = {name: f"<<{name}>>" for name in data.tools if name != "calculator"}
     assert conversations(made, data, others, "agent") == []
+    assert "agent" in "".join(line for line in outline(made) if "conversations" in line)
+
+
+def test_attempts_of_another_recipe_s_run_are_refused_by_name(tmp_path):
+    Run.start(tmp_path / "earlier", config_text="", resolved=config().model_dump(mode="json"), resume=False)
+    made = config(recorded={"runs": [str(tmp_path / "earlier")]}, agent={"steps": 1})
+    with pytest.raises(DataError, match="earlier is a run of toolgen; ranked attempts are read from runs of trice"):
+        list(stage_checks(made))
 
 
 def test_what_other_runs_and_files_say_of_held_out_requests_is_not_learned(tmp_path):

@@ -92,7 +92,7 @@ def test_what_cannot_be_measured_names_its_line(tmp_path):
     empty = written(tmp_path / "empty.jsonl", [{"query_id": 1, "tools": []}])
     with pytest.raises(DataError, match="wants no tool at all"):
         retrieval.score(golds, RetrievalOptions(golds=str(empty)))
-    with pytest.raises(ConfigError, match="there are ste, toolalpaca, bfcl, toolbench, funcqa, retrieval"):
+    with pytest.raises(ConfigError, match="there are ste, toolalpaca, bfcl, toolbench, funcqa, toolkengpt, retrieval"):
         evaluate_suite("funkqa", None, None, [], as_json=False, out=None)
 
 

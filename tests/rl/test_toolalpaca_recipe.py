@@ -15,10 +15,12 @@ from rl.config import read_yaml, validate
 from rl.data.corpus import read_corpus_api
 from rl.data.segments import read_segments
 from rl.data.toolalpaca import read_instances
+from rl.evaluation.intervals import figures
 from rl.evaluation.simulated_apis import judge, play_requests, ratios, requests_of
 from rl.progress import Progress
 from rl.recipes.registry import config_class, trained_alone
 from rl.recipes.toolalpaca import ToolAlpacaConfig, train
+from rl.recipes.trained import evaluate_checkpoint
 from rl.run import Run
 from rollouts.instances import CorpusFormat, ScriptedAssistant, generate
 from rollouts.instructions import planned_instructions
@@ -60,7 +62,8 @@ def config(tmp_path):
 
 def test_a_run_makes_a_corpus_learns_it_and_is_measured_and_resumes_from_its_files(tmp_path, config):
     folder = tmp_path / "run"
-    run = Run.start(folder, config_text="", resolved={}, resume=False)
+    resolved = config.model_dump(mode="json")
+    run = Run.start(folder, config_text="", resolved=resolved, resume=False)
     summary = train(config, run, Progress())
     assert summary["base"]["procedure"]["value"] == 0
     assert summary["base"]["n"] == 4 and summary["learned"] == 14
@@ -75,9 +78,22 @@ def test_a_run_makes_a_corpus_learns_it_and_is_measured_and_resumes_from_its_fil
     one = read_corpus_api(files[0])
     assert len(one.record["Golden_Answers"]) == len(one.record["Instructions"]) == len(one.instances)
     before = {path: path.stat().st_mtime_ns for path in [*files, folder / "evaluation" / "start.json"]}
-    again = train(config, Run.start(folder, config_text="", resolved={}, resume=True), Progress())
+    again = train(config, Run.start(folder, config_text="", resolved=resolved, resume=True), Progress())
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert again["start"] == summary["start"] and again["final"] == summary["final"]
+    played = figures(evaluate_checkpoint(folder, "learn", "test"))
+    assert {name: one.as_json() for name, one in played.items()} | {"n": 4} == summary["start"]
+    assert (folder / "evaluation" / "learn-step-2-test.jsonl").is_file(), "the attempts are kept, as the run's own are"
+    with pytest.raises(ConfigError, match="leave --split out"):
+        evaluate_checkpoint(folder, "learn", "validation")
+
+
+def test_a_model_that_reads_less_than_most_attempts_take_is_refused_before_anything_is_learned(tmp_path, config):
+    short = config.model_copy(update={"model": config.model.model_copy(update={"max_length": 100})})
+    run = Run.start(tmp_path / "run", config_text="", resolved={}, resume=False)
+    with pytest.raises(ConfigError, match=r"model\.max_length: 100 tokens, and 14 of 14 attempts of the corpus are"):
+        train(short, run, Progress())
+    assert not (run.path / "checkpoints" / "learn").exists()
 
 
 @pytest.fixture(scope="module")

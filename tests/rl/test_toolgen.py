@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from executors.errors import ConfigError, DataError
 from rl.config import read_yaml, validate
+from rl.data.room import fitting
 from rl.data.tasks.toolbench import ToolBench
 from rl.data.toolgen import examples, memorised, read_seed, read_sharegpt, retrieved, seed_tokens
 from rl.models.load import load_merged, load_tokenizer
@@ -44,11 +45,11 @@ def test_the_three_files_of_the_reimplementations_are_read(tmp_path, tokenizer):
         (tmp_path / name).write_text(json.dumps(content))
     assert [len(read_seed(tmp_path, stage)) for stage in ("memorisation", "retrieval", "agent")] == [1, 2, 1]
     assert seed_tokens(tmp_path) == ["[TOOL_1]", "[TOOL_2]"]
-    (example,), left_out = examples(read_seed(tmp_path, "agent"), tokenizer, 400)
+    (example,) = examples(read_seed(tmp_path, "agent"), tokenizer)
     row = example.rows[0]
     learned = tokenizer.decode([token for token, own in zip(row.ids, row.mask, strict=True) if own])
     assert "Look.\nAction:[TOOL_1]" in learned and '{"city": "Rome"}' in learned and "Yes." in learned
-    assert "Input" not in learned and left_out == 0
+    assert "Input" not in learned
     assert read_seed(tmp_path / "nowhere", "agent") == []
     (tmp_path / "retrieval_training.json").write_text(json.dumps([{"query": "Rain?"}]))
     with pytest.raises(DataError, match="item 0"):
@@ -64,7 +65,7 @@ def test_toolgen_s_own_form_has_a_flag_for_each_message(tmp_path, tokenizer):
     ]
     path = tmp_path / "sharegpt-agent.json"
     path.write_text(json.dumps([{"conversations": messages}]))
-    (example,), _ = examples(read_sharegpt(path), tokenizer, 200)
+    (example,) = examples(read_sharegpt(path), tokenizer)
     row = example.rows[0]
     assert tokenizer.decode([t for t, own in zip(row.ids, row.mask, strict=True) if own]).startswith("it\n")
     path.write_text(json.dumps([{"messages": []}]))
@@ -72,7 +73,7 @@ def test_toolgen_s_own_form_has_a_flag_for_each_message(tmp_path, tokenizer):
         read_sharegpt(path)
 
 
-def test_what_is_too_long_is_left_out_and_counted(tokenizer, monkeypatch):
+def test_what_is_too_long_is_left_out_and_a_limit_that_leaves_out_most_is_refused(tokenizer, monkeypatch):
     monkeypatch.setenv("APPRENTICE_DATA", str(shared()))
     shared("stabletoolbench")
     data = ToolBench(groups=("G1_tool",)).load()
@@ -81,8 +82,12 @@ def test_what_is_too_long_is_left_out_and_counted(tokenizer, monkeypatch):
     asked = retrieved(data.train, texts, AtomicFormat())
     assert len(learned) == len(data.tools)
     assert len(asked) == sum(len(query.wanted) for query in data.train)
-    kept, left_out = examples(asked[:50], tokenizer, 120)
-    assert len(kept) + left_out == 50 and left_out > 0
+    rows = examples(asked[:50], tokenizer)
+    kept = fitting(rows, 320, "requests")
+    assert 25 <= len(kept) < len(rows) == 50
+    assert all(len(row.prompt) + len(row.rows[0].ids) <= 320 for row in kept)
+    with pytest.raises(ConfigError, match=r"model\.max_length: 20 tokens, and 50 of 50 requests are longer"):
+        fitting(rows, 20, "requests")
 
 
 def answered():

@@ -92,8 +92,8 @@ def write_checkpoint(run: Run) -> None:
     tokenizer = build_tokenizer([*words, "0123456789"], markers=[ACTION], vocab_size=360, max_length=256)
     model = build_model(len(tokenizer), width=48, layers=2, heads=4, max_length=256, seed=0)
     add_tool_tokens(model, tokenizer, list(texts.values()))
-    rows, left_out = examples(learned, tokenizer, 256)
-    assert not left_out
+    rows = examples(learned, tokenizer)
+    assert len(rows) == len(learned)
     learner = Learner(model, pad_id=0)
     learner.begin(Stage(name="by-heart", objective=Sft(), optimiser=OptimiserConfig(), steps=80))
     for number in range(80):

@@ -1,6 +1,7 @@
 """ToolkenGPT's recipe: one small run, what it learns from attempts, and its configs."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from rl.data.spans import MASKED, Marked, Span
 from rl.evaluation.attempts import attempt_ratios, by_habit, relation_ratios, right_answer
 from rl.models.tool_head import ToolHead
 from rl.progress import Progress
+from rl.recipes.checked import stage_checks
 from rl.recipes.toolgen import ToolGenConfig
 from rl.recipes.toolkengpt import ToolkenGptConfig, train
+from rl.recipes.toolkengpt_prompts import prompts
 from rl.run import Run
 from rollouts.types import Completion, Episode, Group, Task, Turn
 from tests.executors.shared_data import shared
@@ -91,6 +94,36 @@ def test_a_small_run_learns_a_head_and_improves_it(tmp_path, monkeypatch):
     assert set(tools) == {*head.names, "all"}
     again = train(config, run, Progress())
     assert again["tests"]["questions"]["start"] == questions["start"]
+
+
+def test_with_shots_each_tool_is_shown_with_its_own_calls_and_answers_in_words_elsewhere(monkeypatch):
+    monkeypatch.setenv("APPRENTICE_DATA", str(shared()))
+    shared("funcqa")
+    config = validate(read_yaml(CONFIGS / "toolkengpt" / "full.yaml"), ToolkenGptConfig, "full")
+    data = config.data.load()
+    shown = prompts(config, data, "<s>")
+    assert shown.format.template.startswith("<s>") and "<add>" not in shown.format.template
+    assert shown.format.template.count("\nA:") == 5
+    assert shown.inline is not None and len(re.findall(r"<\w+>\(\d", shown.inline.template)) == 4
+    assert shown.demonstrations is not None and set(shown.demonstrations) == set(data.tools)
+    for tool, template in shown.demonstrations.items():
+        assert re.findall(r"<(\w+)>\(", template) == [tool] * 4
+        assert template.startswith("<s>Q: ") and template.endswith("\n\nQ: [QUESTION]\nA:")
+
+
+def test_check_tells_of_the_texts_and_the_questions(monkeypatch):
+    monkeypatch.setenv("APPRENTICE_DATA", str(shared()))
+    shared("kamel")
+    content = read_yaml(CONFIGS / "toolkengpt" / "kamel.yaml")
+    told = list(stage_checks(validate(content, ToolkenGptConfig, "kamel")))
+    assert told[0].startswith("texts      917 train with 917 results, 115 validation; 2 annotations")
+    assert "questions  500 questions; 568 of training texts" in told
+    assert told[-1].endswith("Tom will compete in «P2416: Soccer, Basketball, and Table Tennis».")
+    content["data"]["relations"] = 234
+    assert any(
+        "no training text has 1 of the tools: P1344" in line
+        for line in stage_checks(validate(content, ToolkenGptConfig, "kamel"))
+    )
 
 
 def test_plans_keep_to_their_grammar_and_their_scene(tmp_path, monkeypatch):

@@ -16,10 +16,13 @@ from executors.catalog import Catalog
 from executors.errors import DataError
 from executors.tools.operations import OPERATIONS, operation_tools
 from rl.config import Strict
-from rl.data.spans import Marked, MarkedData, Span
+from rl.data.spans import Marked, MarkedData, Span, worked_example
 from rl.data.tasks.benchmark import data_folder
+from rl.data.tasks.funcqa import come_true
+from rollouts.formats.toolken import QUESTION
 from rollouts.types import Task
 
+TEMPLATE = f"Question: {QUESTION}\nAnswer:"
 TOOLS = OPERATIONS[:4]
 _NAMES: dict[type[ast.operator], str] = {
     ast.Add: "add",
@@ -44,7 +47,8 @@ class Gsm8kXl(Strict):
         Raises:
             DataError: one is not there or cannot be read.
         """
-        marked = [text for row in _rows(data_folder("gsm8k") / "train.jsonl") if (text := marked_solution(row))]
+        read = [pair for row in _rows(data_folder("gsm8k") / "train.jsonl") if (pair := _solved(row))]
+        marked = [text for text, _ in read]
         tests = tuple(_task(n, row) for n, row in enumerate(_rows(data_folder("gsm8k_xl") / "test.jsonl")))
         return MarkedData(
             tools=TOOLS,
@@ -52,13 +56,29 @@ class Gsm8kXl(Strict):
             train=tuple(marked[: -self.validation]),
             validation=tuple(marked[-self.validation :]),
             tests={"enlarged": tests},
+            template=TEMPLATE,
+            worked=tuple(
+                one
+                for text, arguments in read[: -self.validation]
+                if len(text.spans) == len(arguments) and come_true(text, arguments)
+                if (one := worked_example(text, arguments, TEMPLATE))
+            ),
         )
 
 
 def marked_solution(row: Any) -> Marked | None:
-    """A solution of GSM8K's without its annotations, what each gave marked; None where one mixes operations."""
-    solution = str(row["answer"])
-    text, end, spans = f"Question: {row['question']}\nAnswer: ", 0, []
+    """A solution of GSM8K's without its annotations, what each gave marked; None where one mixes operations.
+
+    It is one line, as what a policy writes ends with its line.
+    """
+    solved = _solved(row)
+    return solved[0] if solved else None
+
+
+def _solved(row: Any) -> tuple[Marked, list[str]] | None:
+    """A marked solution, and the arguments of each of its annotations, of which a few give what is not written."""
+    solution = str(row["answer"]).replace("\n", " ")
+    text, end, spans, arguments = f"{TEMPLATE.replace(QUESTION, row['question'])} ", 0, [], []
     for match in _ANNOTATION.finditer(solution):
         tool = only_operation(match[1])
         if tool is None:
@@ -67,10 +87,11 @@ def marked_solution(row: Any) -> Marked | None:
         end = match.end()
         result = match[2].strip()
         written = _written(solution, end, result)
+        arguments.append(", ".join(re.findall(r"[\d.]+%?", match[1])))
         if written:
             spans.append(Span(len(text), len(text) + len(written), tool))
     text += solution[end:]
-    return Marked(text, tuple(spans)) if end else None
+    return (Marked(text, tuple(spans)), arguments) if end else None
 
 
 def only_operation(expression: str) -> str | None:

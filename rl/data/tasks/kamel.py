@@ -13,11 +13,13 @@ from executors.errors import DataError
 from executors.tool import Tool
 from executors.types import ToolCall, ToolSpec
 from rl.config import Strict
-from rl.data.spans import Marked, MarkedData, Span, last_place
+from rl.data.spans import Marked, MarkedData, Span, Worked, last_place
 from rl.data.tasks.benchmark import data_folder
 from rl.data.tasks.funcqa import read_json
+from rollouts.formats.toolken import QUESTION
 from rollouts.types import Task
 
+TEMPLATE = f"Question: {QUESTION}\nAnswer: The answer is"
 _CALL = re.compile(r'<f>(P\d+)\((.*)\)="?(.*?)"?</f>', re.DOTALL)
 
 
@@ -45,12 +47,14 @@ class Kamel(Strict):
         tools = tuple(sorted(numbers, key=numbers.__getitem__)[: self.relations])
         rejected: list[str] = []
         marked: list[Marked | None] = []
-        for number, row in enumerate(read_json(folder / "train_clean.json")):
+        rows = read_json(folder / "train_clean.json")
+        for number, row in enumerate(rows):
             text = marked_sentence(row)
             if text is None:
                 rejected.append(f"row {number}: the result of {row['call'][0]!r} is not in its text")
             marked.append(text)
         split = len(marked) - self.validation
+        pairs = zip(rows[:split], marked, strict=False)
         offered = frozenset(tools)
         every = [text for text in marked[:split] if text and text.spans[0].tool in offered]
         train = few(every, self.per_tool, self.seed)
@@ -62,6 +66,8 @@ class Kamel(Strict):
             validation=tuple(text for text in marked[split:] if text and text.spans[0].tool in offered),
             tests={"questions": _questions(folder / f"test_first_{self.relations}.json", tools)},
             rejected=tuple(rejected),
+            template=TEMPLATE,
+            worked=tuple(one for row, text in pairs if text and (one := _worked(row, text))),
         )
 
 
@@ -113,6 +119,23 @@ def _asked(number: int, marked: Marked, tools: tuple[str, ...]) -> Task | None:
         gold=ToolCall(marked.spans[0].tool, {}),
         needs_tool=True,
         labels={"relation": marked.spans[0].tool},
+    )
+
+
+def _worked(row: Any, marked: Marked) -> Worked | None:
+    """The question that a sentence begins with, answered in the published form: by the result alone, or by its call."""
+    span, match = marked.spans[0], _CALL.fullmatch(str(row["call"][0]))
+    question, found, _ = marked.text[: span.start].partition("?")
+    if not found or match is None:
+        return None
+    result = marked.text[span.start : span.end]
+    subject = match[2].strip(' "')
+    return Worked(
+        question=f"{question}?",
+        answer=result,
+        called=f"<{span.tool}>({subject})={result}",
+        result=result,
+        tools=(span.tool,),
     )
 
 

@@ -64,6 +64,7 @@ class VirtualHome(Strict):
             train=tuple(marked[:split]),
             validation=tuple(marked[split:]),
             tests={"plans": tuple(_task(split + n, text, tools) for n, text in enumerate(marked[split:]))},
+            template="[QUESTION]",
         )
 
 

@@ -14,15 +14,24 @@ from rewards.arguments import ExtraKeys
 from rewards.process import Level
 from rl.config import Strict, override, validate
 from rl.data.tasks.benchmark import data_folder
-from rl.evaluation.suites import bfcl, bfcl_predictions, funcqa, retrieval, ste, toolalpaca, toolbench_command
+from rl.evaluation.suites import (
+    bfcl,
+    bfcl_predictions,
+    funcqa,
+    retrieval,
+    ste,
+    toolalpaca,
+    toolbench_command,
+    toolkengpt,
+)
 from rl.evaluation.suites.ste_labels import CachedJudge, Judge, ModelJudge, StrictJudge, published_labels
 from rl.evaluation.suites.ste_predictions import read_predictions
 from rl.evaluation.suites.toolalpaca_live import LiveOptions, evaluate_live
-from rl.run import write_json
+from rl.run import json_of, write_json
 from rl.serving.sources import PolicyConfig
 from rollouts.formats.react import Parser
 
-SUITES = ("ste", "toolalpaca", "bfcl", "toolbench", "funcqa", "retrieval")
+SUITES = ("ste", "toolalpaca", "bfcl", "toolbench", "funcqa", "toolkengpt", "retrieval")
 _SHOWN = 5
 """Notes on odd rows that are said aloud; ``--out`` has them all."""
 
@@ -134,6 +143,9 @@ def evaluate_suite(
         file = _named(predictions, suite, "--predictions")
         full = funcqa.score(file, validate(override({}, assignments), funcqa.FuncQaOptions, "--set"))
         told = _without_tables(full)
+    elif suite == "toolkengpt":
+        full = toolkengpt.baseline(validate(override({}, assignments), toolkengpt.BaselineOptions, "--set"))
+        told = _without_tables(full)
     elif suite == "retrieval":
         file = _named(predictions, suite, "--predictions")
         full = retrieval.score(file, validate(override({}, assignments), retrieval.RetrievalOptions, "--set"))
@@ -143,7 +155,7 @@ def evaluate_suite(
     _note(full["notes"])
     if out is not None:
         write_json(out, full)
-    print(json.dumps(told) if as_json else full["text"])
+    print(json_of(told) if as_json else full["text"])
 
 
 def _without_tables(full: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rl.evaluation.toolken import answer_ratios
 from rollouts.types import Task
 
 Questions: TypeAlias = Literal["one_hop", "multi_hop", "one_hop_validation"]
-_MARKERS: Mapping[str, str] = {"multi_hop": "####"}
+_MARKERS: Mapping[str, str] = {"multi_hop": "####", "enlarged": "####"}
 _MARKER = "answer is"
 
 
@@ -50,7 +50,7 @@ def score(file: Path, options: FuncQaOptions) -> dict[str, Any]:
     """
     tasks = FuncQa().load().tests[options.questions]
     lines, notes = _read(file, tasks)
-    marker = options.marker or _MARKERS.get(options.questions, _MARKER)
+    marker = options.marker or marker_of(options.questions)
     texts = [lines[n].generation if n in lines else "" for n in range(len(tasks))]
     ratios = answer_ratios(texts, [str(task.answer) for task in tasks], marker)
     ratios["failed"] = Ratio([float(n not in lines or lines[n].failed) for n in range(len(tasks))])
@@ -59,6 +59,11 @@ def score(file: Path, options: FuncQaOptions) -> dict[str, Any]:
     if known:
         ratios["first_tool"] = Ratio([float(_first(lines.get(n)) == tool) for n, tool in known])
     return told(ratios, {"n": len(tasks), "answered": len(lines)}) | {"notes": notes}
+
+
+def marker_of(questions: str) -> str:
+    """What stands before the answers to a set of questions as published: FuncQA's, and GSM8K-XL's ``enlarged``."""
+    return _MARKERS.get(questions, _MARKER)
 
 
 def told(ratios: Mapping[str, Ratio], counts: Mapping[str, int]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from rl.data.tasks.benchmark import data_folder
 from rl.data.toolalpaca import Instance
 from rl.data.toolalpaca import record as instance_record
 from rl.evaluation.simulated_apis import steps_of
+from rl.evaluation.suites.sitting import claim, kept_client
 from rl.evaluation.suites.toolalpaca import read_judged, recount
 from rl.evaluation.suites.toolalpaca_judge import Case, judged
 from rl.serving.endpoint import EndpointPolicy
@@ -41,11 +42,6 @@ from rollouts.store import Log
 from rollouts.types import Episode, Group, Sampling, Task
 
 Apis = Literal["simulated", "real"]
-_HOW_IT_IS_ASKED = {
-    *("base_url", "key_env", "timeout", "retries", "backoff", "per_second", "concurrency"),
-    *("prompt_price", "completion_price", "max_usd"),
-}
-"""Of a policy: where and how patiently, and not what; it may change between two sittings."""
 
 
 class LiveOptions(Strict):
@@ -126,25 +122,14 @@ def evaluate_live(policy: PolicyConfig, options: LiveOptions, kept: Path, level:
         ready.append((record, _backend(record, secrets, options), tuple(secrets)))
     if not ready:
         raise ConfigError(f"there is no API to play: {'; '.join(notes) or 'none has that name'}")
-    _claim(kept, policy, options)
+    fields = {"apis", "records", "user", "temperature", "max_tokens", "max_turns", "seed"}
+    claim(kept, policy, options.model_dump(mode="json", include=fields))
     played = asyncio.run(_play(policy, options, kept, ready))
     figures = _scored(played, level, notes)
     figures |= {"left_out": left_out}
     if options.judge is not None:
         figures |= asyncio.run(_judge(options.judge, played, kept, options.seed))
     return {**figures, "notes": notes}
-
-
-def _claim(kept: Path, policy: PolicyConfig, options: LiveOptions) -> None:
-    """See that what the folder holds was made in the same way; another folder is for another policy."""
-    fields = {"apis", "records", "user", "temperature", "max_tokens", "max_turns", "seed"}
-    said = options.model_dump(mode="json", include=fields)
-    made = written({"policy": policy.model_dump(mode="json", exclude=_HOW_IT_IS_ASKED), **said})
-    kept.mkdir(parents=True, exist_ok=True)
-    place = kept / "settings.json"
-    if place.exists() and place.read_text(encoding="utf-8") != made:
-        raise ConfigError(f"{kept} holds attempts of another policy, or made by other settings; name another folder")
-    write_text(place, made)
 
 
 def _records(options: LiveOptions) -> list[Record]:
@@ -185,10 +170,10 @@ async def _play(
     clients: list[KeptClient] = []
     client = None
     if isinstance(policy, EndpointConfig | VllmConfig):
-        client = _client(policy, kept / "replies.jsonl", clients)
+        client = kept_client(policy, kept / "replies.jsonl", clients)
     user = ScriptedUser()
     if options.user is not None:
-        user = ModelUser(_client(options.user, kept / "user-replies.jsonl", clients))
+        user = ModelUser(kept_client(options.user, kept / "user-replies.jsonl", clients))
     same: Policy | None = None
     played: list[Played] = []
     for record, backend, secrets in ready:
@@ -204,12 +189,6 @@ async def _play(
     for asked in clients:
         await asked.close()
     return played
-
-
-def _client(config: EndpointConfig | VllmConfig, path: Path, clients: list[KeptClient]) -> KeptClient:
-    """What asks an endpoint for no reply twice."""
-    clients.append(KeptClient(config.endpoint(), path))
-    return clients[-1]
 
 
 def _built(policy: PolicyConfig, catalog: Catalog) -> Policy:
