@@ -171,6 +171,15 @@ class Run:
         if before != digests:
             self.write_state(data=dict(digests))
 
+    def link_stage(self, checkpoint: Path) -> Path:
+        """A stage's checkpoint under a name of its own in ``checkpoints``: a link that moves with the run's folder."""
+        link = self.folder("checkpoints") / f"{checkpoint.parent.name}-{checkpoint.name}"
+        fresh = link.with_name(f".{link.name}")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(os.path.relpath(checkpoint.resolve(), link.parent.resolve()))
+        os.replace(fresh, link)
+        return link
+
     def point_best(self, checkpoint: Path) -> None:
         """Make ``checkpoints/best`` the given checkpoint."""
         link = self.path / "checkpoints" / "best"

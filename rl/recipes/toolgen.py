@@ -89,7 +89,7 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     if config.model.adapter is not None:
         export_merged(state.path, run.folder("checkpoints") / "merged")
     run.write_state(checkpoint=str(state.path))
-    run.point_best(_linked(run, state.path))
+    run.point_best(run.link_stage(state.path))
     extra |= {"tools": len(data.tools), "seed": config.seed, "adding_cpu_seconds": seconds}
     summary = summarise(states, len(data.test), extra)
     write_summary(run, summary)
@@ -123,14 +123,6 @@ def evaluate_run(run: Run, config: ToolGenConfig, path: Path, split: str) -> dic
     ratios = found_ratios(state, getattr(data, split), config.beams, gpu=config.fitting.gpu)
     tried = _attempts(config, state, run, split) if config.attempts.tasks else {}
     return ratios | {f"attempt_{name}": ratio for name, ratio in tried.items()}
-
-
-def _linked(run: Run, path: Path) -> Path:
-    """The checkpoint under a name of its own in ``checkpoints``."""
-    link = run.folder("checkpoints") / f"{path.parent.name}-{path.name}"
-    if not link.exists():
-        link.symlink_to(path.resolve())
-    return link
 
 
 def _begin(config: ToolGenConfig, data: Retrieval, run: Run) -> tuple[_State, float]:
