@@ -62,7 +62,8 @@ class Run:
             before, now = run.config(), json.loads(json.dumps(resolved))
             fixed, asked = _without(before, may_differ), _without(now, may_differ)
             if fixed != asked:
-                keys = sorted(key for key in fixed.keys() | asked.keys() if fixed.get(key) != asked.get(key))
+                both = fixed.keys() & asked.keys()  # a run of before has none of the keys that came since
+                keys = sorted(key for key in fixed.keys() | asked.keys() if key not in both or fixed[key] != asked[key])
                 raise ConfigError(
                     f"{path} was started with another config (they differ in {', '.join(keys)}); "
                     "resume with the same one, or start a run of another name"
