@@ -62,7 +62,8 @@ class Run:
             before, now = run.config(), json.loads(json.dumps(resolved))
             fixed, asked = _without(before, may_differ), _without(now, may_differ)
             if fixed != asked:
-                keys = sorted(key for key in fixed.keys() | asked.keys() if fixed.get(key) != asked.get(key))
+                both = fixed.keys() & asked.keys()  # a run of before has none of the keys that came since
+                keys = sorted(key for key in fixed.keys() | asked.keys() if key not in both or fixed[key] != asked[key])
                 raise ConfigError(
                     f"{path} was started with another config (they differ in {', '.join(keys)}); "
                     "resume with the same one, or start a run of another name"
@@ -170,6 +171,15 @@ class Run:
             )
         if before != digests:
             self.write_state(data=dict(digests))
+
+    def link_stage(self, checkpoint: Path) -> Path:
+        """A stage's checkpoint under a name of its own in ``checkpoints``: a link that moves with the run's folder."""
+        link = self.folder("checkpoints") / f"{checkpoint.parent.name}-{checkpoint.name}"
+        fresh = link.with_name(f".{link.name}")
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(os.path.relpath(checkpoint.resolve(), link.parent.resolve()))
+        os.replace(fresh, link)
+        return link
 
     def point_best(self, checkpoint: Path) -> None:
         """Make ``checkpoints/best`` the given checkpoint."""

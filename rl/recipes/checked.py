@@ -8,7 +8,7 @@ from rl.data.tasks.tool_requests import Query, Retrieval
 from rl.data.toolgen import Conversation
 from rl.recipes.toolgen_attempts import catalog_of
 from rl.recipes.toolgen_config import ToolGenConfig
-from rl.recipes.toolgen_stages import conversations, foreign_tokens, tool_tokens
+from rl.recipes.toolgen_stages import conversations, foreign_tokens, tool_tokens, without_held_out
 from rl.recipes.toolkengpt_config import ToolkenGptConfig
 from rl.recipes.trial import tool_trials
 from rollouts.types import Task
@@ -50,7 +50,7 @@ def toolgen_checks(config: ToolGenConfig) -> Iterator[str]:
     more = f"; {len(foreign)} further tokens of stage_files stand for tools that are none of these" if foreign else ""
     yield f"tokens     {config.indexing}: {tokens.texts[first]} stands for {first}{more}"
     for name in ("memorisation", "retrieval", "agent"):
-        learned = conversations(config, data, tokens.texts, name)
+        learned = without_held_out(conversations(config, data, tokens.texts, name), data)
         yield from _stage(name, getattr(config, name).steps, learned)
     if data.catalog is not None:
         tasks = [Task(id=one.id, prompt=one.text, tools=one.offered) for one in data.train[:1]]

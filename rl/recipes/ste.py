@@ -125,9 +125,9 @@ class _Study:
     def __init__(self, ste: Ste, base: Path, found: Found, tests: Sequence[Task]) -> None:
         self.ste = ste
         self.base = base
-        self.found = found
         self.tests = tests
         self.say = ste.progress.line
+        self.found = self._learnable(found)
         self.states: dict[str, Sequence[Group]] = {}
         self.files: dict[str, str] = {}
         """By state, what its attempts are kept as."""
@@ -223,6 +223,12 @@ class _Study:
             told["ft_over"] = {n: difference([after], [one]).as_json() for n, one in others.items() if n != "ft"}
         return told
 
+    def _learnable(self, found: Found) -> Found:
+        kept = self.ste.without_held_out(found)
+        if left_out := len(found.examples) - len(kept.examples):
+            self.say(f"held out   {left_out} examples make calls that held-out queries mean, and are not learned from")
+        return kept
+
     def _gate(self, folder: Path) -> Publication:
         return Publication(self.ste.run.path / folder, self.ste.config.exploitation.tolerance)
 
@@ -230,6 +236,7 @@ class _Study:
         """Imitate what was just found in another way, to compare."""
         if told := _early(self.ste, learning=True):
             self.say(told)
+        found = self._learnable(found)
         edition = self.ste.edition(name, found, learning)
         self._measure(name, self.ste.fine_tuned(self.base, found, edition, learning), edition)
 

@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from executors.cache import canonical
+from executors.cassette import call_row
 from executors.endpoint import EndpointClient
 from executors.errors import DataError
 from executors.journal import Journal, await_writers, forget
-from executors.types import ToolCall
+from executors.types import MalformedCall, ToolCall
 from rl.data.explored import in_modes, solved_of
 from rl.data.paraphrase import Solved, paraphrase
 from rl.exploration import Ablations, Exploration
@@ -119,6 +121,18 @@ class Exploring:
         tested = self._imagined(part, self.catalog.names, self.config.test, _TESTED)
         return [replace(task, tools=self.catalog.names) for task, _ in tested if task.prompt not in seen]
 
+    def without_held_out(self, found: Found) -> Found:
+        """What was found but the calls that held-out queries mean: a model that imagines, or a policy that comes to the
+        same answer by another call, keeps to no part of them.
+        """
+        golds = [task.gold for part in ("test", "validation") for task in self.tests(part)]
+        held_out = {_plain(gold) for gold in golds if gold is not None and gold.arguments}
+
+        def kept(pairs: Sequence[Solved]) -> list[Solved]:
+            return [pair for pair in pairs if held_out.isdisjoint(map(_plain, pair[1].calls))]
+
+        return replace(found, solved=kept(found.solved), examples=kept(found.examples))
+
     def _unverified(self, trials: Sequence[Trial]) -> Found:
         """Of trials whose calls were not run, the last attempts that could be called: nobody can tell more of them."""
         last = [(trial.task, trial.attempts[-1]) for trial in trials if trial.attempts]
@@ -195,8 +209,8 @@ class Exploring:
         if imaginer:
             shares = {tool: round(one.share, 3) for tool, one in explorer.coverage().items()}
             write_json(self.run.path / f"{name}.coverage.json", shares)
-        self.given_up = [*explorer.unpaid, *explorer.unreached]
-        self.unreached = bool(explorer.unreached)
+            self.given_up = [*explorer.unpaid, *explorer.unreached]
+            self.unreached = bool(explorer.unreached)
         if not self.given_up and journal is not None:  # every call is in the log of trials now
             journal.close()
             forget(journal.path, ROUND)
@@ -268,6 +282,10 @@ class Exploring:
     def _imaginary(self) -> Actor:
         policy = GoldPolicy(IMAGINED, self.catalog, self.format)
         return Actor(source=Source(name=IMAGINED, policy=IMAGINED), build=policy)
+
+
+def _plain(call: ToolCall | MalformedCall) -> str:
+    return canonical(call_row(call))
 
 
 def _actor(place: int, config: ActorConfig, build: Callable[[], Policy]) -> Actor:

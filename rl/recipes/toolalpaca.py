@@ -94,10 +94,7 @@ def _train(config: ToolAlpacaConfig, run: Run, progress: Progress, fitter: Fitte
         states["final"] = _measured(config, "final", path, requests, run)
     else:
         states["final"] = states["start"]
-    link = run.folder("checkpoints") / f"{path.parent.name}-{path.name}"
-    if not link.exists():
-        link.symlink_to(path.resolve())
-    run.point_best(link)
+    run.point_best(run.link_stage(path))
     extra = {"seed": config.seed, "left_out": left_out, "learned": len(examples), "fit_cpu_seconds": copied + spent}
     summary = summarise(states, len(requests), extra | costs)
     write_summary(run, summary)

@@ -90,7 +90,7 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     if config.model.adapter is not None:
         export_merged(state.path, run.folder("checkpoints") / "merged")
     run.write_state(checkpoint=str(state.path))
-    run.point_best(_linked(run, state.path))
+    run.point_best(run.link_stage(state.path))
     extra |= {"tools": len(data.tools), "seed": config.seed, "adding_cpu_seconds": seconds}
     write_ratios(run.path, {"requests": states})
     summary = summarise(states, len(data.test), extra)
@@ -127,14 +127,6 @@ def evaluate_run(run: Run, config: ToolGenConfig, path: Path, split: str) -> dic
     return ratios | {f"attempt_{name}": ratio for name, ratio in tried.items()}
 
 
-def _linked(run: Run, path: Path) -> Path:
-    """The checkpoint under a name of its own in ``checkpoints``."""
-    link = run.folder("checkpoints") / f"{path.parent.name}-{path.name}"
-    if not link.exists():
-        link.symlink_to(path.resolve())
-    return link
-
-
 def _begin(config: ToolGenConfig, data: Retrieval, run: Run) -> tuple[_State, float]:
     """The model with the tools' tokens, as step 0."""
     tokens = tool_tokens(config, data)
@@ -167,8 +159,8 @@ def _lessons(config: ToolGenConfig, state: _State, progress: Progress) -> dict[s
         steps = getattr(config, name).steps
         found = conversations(config, state.data, state.tokens.texts, name) if steps else []
         held = without_held_out(found, state.data)
-        if len(held) < len(found):
-            progress.line(f"{len(found) - len(held)} conversations of {name} ask what is held out, and are left out")
+        if left_out := len(found) - len(held):
+            progress.line(f"{left_out} conversations of {name} ask what is held out, and are left out")
         if not held:
             progress.line(f"{name} is left out: " + ("there is nothing to learn" if steps else "it has 0 steps"))
             continue

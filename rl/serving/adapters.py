@@ -54,7 +54,7 @@ class Adapters:
                     self.model.load_adapter(str(path), adapter_name=name, hotswap=False, adapter_state_dict=weights)
                 else:
                     self._outer.load_adapter(str(path), adapter_name=name)
-        except (ValueError, RuntimeError, KeyError, TypeError, OSError, UnpicklingError) as error:
+        except (ValueError, RuntimeError, KeyError, TypeError, OSError, EOFError, UnpicklingError) as error:
             self._remove(name)
             first = (str(error).splitlines() or [""])[0][:300]
             raise ConfigError(

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import ray
@@ -51,7 +51,8 @@ class TrialPool:
         Args:
             config: of each worker.
             place: how many there are, and what each takes of the cluster.
-            timeout: seconds that a trial may take, and a worker to come back.
+            timeout: seconds after which a worker with a trial is asked whether it is there, that it may take to say
+                so, and that one may take to come back. A trial takes as long as its models and tools may.
 
         Raises:
             TrialsFailedError: they cannot be started.
@@ -75,7 +76,10 @@ class TrialPool:
             ray.get([worker.ping.remote() for worker in self.workers], timeout=timeout)
         except (*_GONE, TimeoutError) as error:
             self.stop()
-            raise TrialsFailedError(f"the workers that make trials could not be started: {error}") from error
+            raise TrialsFailedError(
+                f"the workers that make trials could not be started: {_last_line(error)}; look whether the cluster has "
+                "room for them (place), and what they load"
+            ) from error
 
     async def make(self, place: Place, known: Memory, recent: Sequence[Trial]) -> Trial | None:
         """See ``TrialWorker.make``; where the worker dies, another one goes on with what it had written down.
@@ -87,16 +91,12 @@ class TrialPool:
             worker = await self._present()
             self._busy[worker] += 1
             try:
-                async with asyncio.timeout(self._timeout):
-                    return await worker.make.remote(place, known, recent, deaths > 0)
+                return await self._made(worker, worker.make.remote(place, known, recent, deaths > 0))
             except RayTaskError as error:
                 if isinstance(error.cause, ApprenticeError):
                     raise error.cause from None
                 raise
-            except TimeoutError:
-                ray.kill(worker, no_restart=False)
-                self._lose(worker)
-            except _GONE:
+            except (*_GONE, TimeoutError):
                 self._lose(worker)
             finally:
                 self._busy[worker] -= 1
@@ -107,13 +107,26 @@ class TrialPool:
         for worker in self.workers:
             ray.kill(worker)
 
+    async def _made(self, worker: Any, trial: Awaitable[Trial | None]) -> Trial | None:
+        """A trial that a worker is at, for as long as that answers; one that does not is ended."""
+        making = asyncio.ensure_future(trial)
+        try:
+            while not (await asyncio.wait([making], timeout=self._timeout))[0]:
+                if not await _answers(worker, self._timeout):
+                    ray.kill(worker, no_restart=False)
+                    break
+            async with asyncio.timeout(self._timeout):
+                return await making
+        finally:
+            making.cancel()
+
     async def _present(self) -> Any:
         """The worker with the fewest trials, of those that are there; waits for one."""
         clock = asyncio.get_running_loop()
         until = clock.time() + self._timeout
         while True:
             for worker in list(self._absent):
-                if await _answers(worker):
+                if await _answers(worker, 1.0):
                     self._absent.discard(worker)
             there = [worker for worker in self.workers if worker not in self._absent]
             if there:
@@ -128,10 +141,16 @@ class TrialPool:
         self._absent.add(worker)
 
 
-async def _answers(worker: Any) -> bool:
+async def _answers(worker: Any, seconds: float) -> bool:
     try:
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(seconds):
             await worker.ping.remote()
     except (TimeoutError, *_GONE):
         return False
     return True
+
+
+def _last_line(error: BaseException) -> str:
+    """Of Ray's message, which may hold the traceback of another process, what was raised there."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1][:300]

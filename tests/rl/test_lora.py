@@ -122,6 +122,9 @@ def test_an_adapter_that_older_tools_wrote_as_a_pickle_is_read_too_and_nothing_i
     torch.save({"a": Path("x")}, path / "adapter_model.bin")
     with pytest.raises(DataError, match="cannot be loaded"):
         load_model(path)
+    (path / "adapter_model.bin").write_bytes(b"")  # as a copy that was cut leaves it
+    with pytest.raises(ConfigError, match="does not fit the model: EOFError"):
+        LocalPolicy("plain", str(tmp_path / BASE), adapters={"old": str(path)})()
 
 
 def test_a_merged_model_is_a_plain_one_that_computes_the_same(tmp_path):

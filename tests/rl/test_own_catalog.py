@@ -122,6 +122,10 @@ def test_a_run_with_own_tools_is_trained_evaluated_and_opened_with_what_runs_the
     assert catalog.get("to_fahrenheit").function(celsius=100) == "212.0"
     checkpoint = run.path / "checkpoints" / "retrieval" / "step-2"
     assert evaluate_run(run, made, checkpoint, "validation").keys() >= {"ndcg@5", "hallucinated"}
+    run.path.rename(tmp_path / "moved")
+    moved = Run(tmp_path / "moved")
+    assert (moved.path / "checkpoints" / "best" / "model.safetensors").is_file()
+    assert train(made, moved, Progress())["start"] == summary["start"]
 
 
 def recorded(folder: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from executors.errors import DataError
+from executors.errors import ConfigError, DataError
 from rl.config import validate
 from rl.recipes import trained
 from rl.recipes.trained import check_config, open_trained
@@ -65,3 +65,9 @@ def test_run_whose_tasks_are_gone_still_has_its_policy_and_tools(rows, tmp_path)
     opened = open_trained(run.path)
     assert (opened.name, opened.catalog.names) == ("temperature", ("calculator",))
     assert opened.checkpoint == run.path / "checkpoints" / "best"
+
+
+def test_a_run_that_was_started_before_a_key_came_is_told_which(tmp_path):
+    Run.start(tmp_path / "run", config_text="", resolved={"seed": 3}, resume=False)
+    with pytest.raises(ConfigError, match="differ in learner"):
+        Run.start(tmp_path / "run", config_text="", resolved={"seed": 3, "learner": None}, resume=True)
