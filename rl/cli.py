@@ -56,7 +56,7 @@ def options(
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write, such as my_tools.py.", show_default=False)],
 ) -> None:
-    """Write a Python file with a tool, a reward and tasks of your own, to check and to train from."""
+    """Write a file with a tool, tasks and a reward of your own."""
     from rl.recipes.own import write_starter
 
     write_starter(path)
@@ -93,18 +93,26 @@ def train(
         print(pool(folders, base.with_name(f"{base.name}-seeds.md")))
         return
     from rl.evaluation.evaluate import PairRanking
-    from rl.evaluation.seeds import pool_seeds, table
+    from rl.evaluation.seeds import pool_kept, pool_seeds, table, tall
 
+    pooled = base.with_name(f"{base.name}-seeds.json")
+    if loaded.recipe in ("toolkengpt", "toolgen"):
+        for name, figures in pool_kept(folders, pooled).items():
+            print(f"{name}\n{tall(figures)}\n")
+        print(pooled)
+        return
     if not hasattr(loaded, "evaluation") or isinstance(loaded.evaluation, PairRanking):
         print(f"such runs are not pooled; each has its own summary: {', '.join(map(str, folders))}")
         return
-    pooled = base.with_name(f"{base.name}-seeds.json")
     print(table(pool_seeds(folders, loaded.evaluation, pooled)), f"\n{pooled}")
 
 
 @app.command()
 def plan(config: ConfigPath, overrides: Overrides = None) -> None:
-    """Say what a config would take (processes, memory, steps, tokens, costs) and which settings nothing reads."""
+    """Say what a config would take: memory, steps, tokens, costs.
+
+    And processes, and which settings nothing reads; nothing is started.
+    """
     loaded, _ = _load(config, list(overrides or []), verb=None)
     from rl.planning.plan import plan as lines
 
@@ -119,7 +127,10 @@ def sweep(
     run_dir: Annotated[Path | None, typer.Option(help="Folder of the runs; storage/name by default.")] = None,
     parallel: Annotated[int, typer.Option(min=1, help="Runs at once.")] = 1,
 ) -> None:
-    """Run a grid of arms and seeds, and write one table; the same command goes on where it stopped."""
+    """Run a grid of arms and seeds, and write one table.
+
+    The same command goes on where it stopped.
+    """
     from rl.sweep.grid import read_grid
     from rl.sweep.sweep import sweep as run_grid
 
@@ -144,7 +155,10 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="Of the suite: a JSON file for tables and notes.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one object.")] = False,
 ) -> None:
-    """Evaluate a run's checkpoint on held-out tasks, in this process; or score a file by a published evaluation."""
+    """Play a run's held-out tasks, or score a published evaluation.
+
+    In this process, with any checkpoint of the run; or a file of predictions by --suite.
+    """
     if suite is not None:
         from rl.evaluation.suites.command import evaluate_suite
 
@@ -176,7 +190,7 @@ def explore(
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")] = False,
 ) -> None:
-    """Explore tools by trial, error and memory (STE); in this process."""
+    """Explore tools by trial, error and memory (STE)."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from rl.recipes.exploring import read_config, start
 
@@ -193,7 +207,10 @@ def check(
     sandbox: Annotated[str, typer.Option(help="auto, ns or ll: which sandbox hostile programs run in.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print an object for each hostile call.")] = False,
 ) -> None:
-    """Check a config and its data without training: every key, every source, and that gold attempts are right."""
+    """Check a config and its data without training.
+
+    Every key and source, a prompt as it is read, the tools on good and bad calls, the rewards on four kinds of attempt.
+    """
     from rl.checks import check_hostile, sandbox_in_force
 
     if hostile is not None:
@@ -234,8 +251,6 @@ def _train_one(
     pages: bool = True,
 ) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if not Path("/dev/nvidiactl").exists():
-        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns in every process
     config, text = _load(path, assignments, verb="train", here=not resume)
     folder = run_dir or _folder(_storage(config) / config.name, resume)
     from rl.data.tasks.benchmark import digests
@@ -358,6 +373,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its advice is for those who call it by hand
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not Path("/dev/nvidiactl").exists():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns in every process
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # where a user's own tools are
     if COMPLETE in os.environ:

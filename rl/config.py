@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         there = sorted(str(found) for found in Path("configs").glob("*/*.yaml"))
         close = difflib.get_close_matches(str(path), there, n=3, cutoff=0.3) or there[:3]
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        hint = f"; did you mean {', '.join(close)}?" if close else "; 'apprentice init my_tools.py' writes one"
         raise ConfigError(f"no config at {path}{hint}")
     try:
         content = yaml.load(path.read_text(), _Loader)
@@ -192,30 +192,31 @@ def _marks(annotation: Any) -> Iterator[Any]:
 
 def _mend(content: Any, location: Sequence[int | str], model: Any) -> None:
     """Give an unknown key the name that it was meant to have, or leave it out."""
-    shown, fields = _follow(model, location[:-1])
+    shown, ends = _follow(model, location[:-1])
     node = content
     for part in shown:
         node = node[int(part)] if isinstance(node, list) else node[part]
     key = str(location[-1])
     value = node.pop(key)
-    close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(key, _keys(ends), n=1, cutoff=0.5)
     if close:
         node.setdefault(close[0], value)
 
 
 def _worded(detail: Any, model: type[BaseModel]) -> str:
     location = detail["loc"]
-    shown, fields = _follow(model, location[:-1] if detail["type"] == "extra_forbidden" else location)
+    shown, ends = _follow(model, location[:-1] if detail["type"] == "extra_forbidden" else location)
     if detail["type"] == "extra_forbidden":
         key = str(location[-1])
-        close = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
-        remedy = f"did you mean {close[0]!r}?" if close else f"the keys here are {', '.join(fields)}"
+        close = difflib.get_close_matches(key, _keys(ends), n=1, cutoff=0.5)
+        remedy = f"did you mean {close[0]!r}?" if close else f"the keys here are {', '.join(_keys(ends))}"
         return f"unknown key {'.'.join([*shown, key])!r}; {remedy}"
     path = ".".join(shown) or "the config"
     if detail["type"] == "missing":
         return f"{path!r} is missing"
     if detail["type"] == "union_tag_not_found":
-        return f"{path}: 'kind' is missing; say which of its kinds it is"
+        kinds = ", ".join(str(tag) for member in ends if (tag := _tag(member)))
+        return f"{path}: 'kind' is missing; there are {kinds}, as in {path}.kind=..."
     if detail["type"] == "union_tag_invalid":
         tag, expected = detail["ctx"]["tag"], detail["ctx"]["expected_tags"]
         return f"{path}: no kind {tag!r}; there are {expected}{_meant(tag, expected)}"
@@ -245,8 +246,8 @@ def _cut(text: str) -> str:
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
-def _follow(model: Any, location: Sequence[int | str]) -> tuple[list[str], list[str]]:
-    """The path as a user writes it (without the tags of unions), and the keys that are valid at its end."""
+def _follow(model: Any, location: Sequence[int | str]) -> tuple[list[str], list[Any]]:
+    """The path as a user writes it (without the tags of unions), and what may stand at its end."""
     shown: list[str] = []
     current: Any = model
     for part in location:
@@ -257,8 +258,12 @@ def _follow(model: Any, location: Sequence[int | str]) -> tuple[list[str], list[
             continue
         shown.append(str(part))
         current = _child(there[0] if there else None, part)
-    fields = [field for member in members(current) if _is_model(member) for field in member.model_fields]
-    return shown, fields
+    return shown, list(members(current))
+
+
+def _keys(ends: Sequence[Any]) -> list[str]:
+    """The keys that are valid in any of them."""
+    return [field for member in ends if _is_model(member) for field in member.model_fields]
 
 
 def _is_model(annotation: Any) -> bool:

@@ -55,9 +55,14 @@ class Driver:
             ) from error
 
     @property
+    def here(self) -> bool:
+        """Whether it was started on this machine."""
+        return self.host == socket.gethostname()
+
+    @property
     def alive(self) -> bool:
         """Whether that very process runs on this machine."""
-        if self.host != socket.gethostname():
+        if not self.here:
             return False
         try:
             process = psutil.Process(self.pid)
@@ -99,7 +104,7 @@ def stop(run: Path, *, wait: float) -> str:
         StillEndingError: it has not ended in that time.
     """
     driver = Driver.of(run)
-    if driver.host != socket.gethostname():
+    if not driver.here:
         raise ConfigError(f"{run} is driven by process {driver.pid} on {driver.host}; stop it there")
     if not driver.alive:
         return f"nothing drives {run} any more (process {driver.pid} has ended)"

@@ -38,7 +38,10 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
 ) -> None:
-    """Serve runs' policies behind an OpenAI-compatible endpoint, on Ray Serve."""
+    """Serve runs' policies behind an OpenAI-compatible endpoint.
+
+    On Ray Serve; docs/serving.md has the routes and every field.
+    """
     from rl.recipes.served import Wanted, serve_runs
 
     serve_runs(
@@ -73,7 +76,10 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless told otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8266,
 ) -> None:
-    """Show runs on pages: curves, every candidate of a task side by side, tools, comparisons; on Ray Serve."""
+    """Show runs on pages, on Ray Serve.
+
+    Curves, every candidate of a task side by side, tools, comparisons.
+    """
     from rl.pages.remote import serve_pages
 
     if not storage.is_dir():
@@ -85,7 +91,10 @@ def ui(
 def verify(
     run: RunPath, as_json: Annotated[bool, typer.Option("--json", help="Print one object for each promise.")] = False
 ) -> None:
-    """Check from a run's files alone that nothing was lost, made twice, or torn; whenever and however it stopped."""
+    """Check from a run's files that nothing was lost or made twice.
+
+    And that nothing is torn; whenever and however it stopped.
+    """
     from rl.evaluation.verify import verify as check_promises
     from rl.run import Run
 
@@ -124,7 +133,9 @@ def export(
         bool, typer.Option("--clean", help="Of agent and sharegpt: every way without a failed call or an excuse.")
     ] = False,
 ) -> None:
-    """Write a run's policy as a plain model or adapter, or its ranked groups, or trees, in another project's format.
+    """Write a run's policy or groups in another project's format.
+
+    The policy as a plain model or adapter; ranked groups, or trees, as rows.
 
     docs/data.md says what each format keeps.
     """
@@ -162,7 +173,10 @@ def track(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends.")] = False,
     every: Annotated[int, typer.Option(min=1, help="Of so many ranked groups one is sent.")] = 20,
 ) -> None:
-    """Send a run's curves and sampled episodes to a tracker, live or afterwards; the same command goes on."""
+    """Send a run's curves and sampled episodes to a tracker.
+
+    Live or afterwards; the same command goes on where it stopped.
+    """
     from rl.recipes.logged import Logged
     from rl.run import Run
     from rl.tracking import Tracker
@@ -187,7 +201,10 @@ def import_file(
     out: Annotated[Path, typer.Argument(help="FILE.jsonl or FILE.parquet.", show_default=False)],
     skip_bad_rows: Annotated[bool, typer.Option("--skip-bad-rows", help="Leave them out, and name them.")] = False,
 ) -> None:
-    """Read attempts that others recorded into a file that tasks of kind 'ranked' are read from."""
+    """Read attempts that others recorded, to learn from them.
+
+    They come into a file that tasks of kind 'ranked' are read from.
+    """
     from rl.data.imports import import_rows
     from rl.data.ranked import FEATURES
     from rl.data.tables import write_rows
@@ -230,7 +247,7 @@ def stop(
         str | None, typer.Option(help="Of a submitted job: the cluster's dashboard; by default RAY_ADDRESS.")
     ] = None,
 ) -> None:
-    """Stop a run, as Ctrl-C where it was started would; --resume continues it."""
+    """Stop a run, as Ctrl-C would; --resume continues it."""
     import subprocess
 
     from rl.driver import Driver, stop_job
@@ -247,7 +264,10 @@ def stop(
 def completion(
     shell: Annotated[str, typer.Argument(help="bash, zsh or fish.", show_default=False)],
 ) -> None:
-    """Print what lets a shell complete verbs and options; docs/operations.md says where it goes."""
+    """Print what lets a shell complete verbs and options.
+
+    docs/operations.md says where it goes.
+    """
     from typer._completion_shared import get_completion_script
 
     if shell not in ("bash", "zsh", "fish"):
@@ -263,7 +283,7 @@ def submit(
     name: Annotated[str | None, typer.Option(help="Of the submission.")] = None,
     go: Annotated[bool, typer.Option("--go", help="Submit it; without, the line is only printed.")] = False,
 ) -> None:
-    """Compose the 'ray job submit' line of a run, and print it; with --go, submit it."""
+    """Compose the 'ray job submit' line of a run; --go submits it."""
     import subprocess
 
     from rl.submission import compose
@@ -277,7 +297,10 @@ def submit(
 
 @app.command()
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one object for each finding.")] = False) -> None:
-    """Say what this machine has and lacks: packages, memory, GPU, sandbox, storage, cluster, data."""
+    """Say what this machine has and lacks.
+
+    Packages, memory, GPU, sandbox, storage, cluster, data.
+    """
     from dataclasses import asdict
 
     from rl.doctor import examine

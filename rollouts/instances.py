@@ -122,6 +122,7 @@ async def generate(
     seed: int = 0,
     at_once: int = 32,
     max_turns: int = MAX_TURNS,
+    beside: Sequence[Backend] = (),
 ) -> list[Group]:
     """Let an assistant attempt every request to an API; each attempt has a world and a user of its own.
 
@@ -138,9 +139,10 @@ async def generate(
         seed: of the worlds and of the sampling.
         at_once: attempts under way at the same time.
         max_turns: calls of one attempt at most.
+        beside: other APIs whose functions are offered too.
     """
     format = format or CorpusFormat()
-    executor = api_executor(backend, user or ScriptedUser())
+    executor = api_executor(backend, user or ScriptedUser(), beside=beside)
     tasks = tasks_of(name, instructions, [spec.name for spec in executor.catalog.specs()])
     plans = {task.id: one.plan for task, one in zip(tasks, instructions, strict=True) if one.plan is not None}
     policy = assistant or ScriptedAssistant(plans, format)

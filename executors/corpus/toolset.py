@@ -4,7 +4,8 @@ What a function gives back is a status, the answer, and after a failure a hint w
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ MAX_CHARS = 3000
 MAX_FAILURES = 3
 """Failures of one episode after which the assistant is told to come to an end."""
 
+_AGAIN = Limits(retries=3, timeout=120.0)
 _CHANGE = "Look at what went wrong, change the input, and try again."
 _OTHER = "Call another function, or give the answer with what is known."
 _END = "This has failed more than three times; give the final answer with what is known."
@@ -104,6 +106,7 @@ def toolset(
     now: Callable[[], datetime] | None = None,
     retrieval: bool = False,
     reader: Model | None = None,
+    beside: Sequence[Backend] = (),
 ) -> list[Tool]:
     """The tools of an assistant for one API.
 
@@ -113,18 +116,34 @@ def toolset(
         now: gives the date; None leaves ``getCurrentDateTime`` out.
         retrieval: whether answers that are too long are put into files, which ``retrievalDataFromFile`` reads.
         reader: the model that reads them; without one, the pieces that share a query's words are given.
+        beside: other APIs, whose functions are there to be told apart from this one's: they stand among them, in an
+            order that says nothing of whose they are. One with a name that an earlier API has is left out.
     """
     talks = Talks(backend)
-    tools = [] if user is None else [user_tool(user)]
-    limits = Limits(retries=3, timeout=120.0)
-    once = Limits(retries=0, timeout=120.0, idempotent=False)
-    for one in backend.api.operations:
-        again = not isinstance(backend, RealApi) or backend.repeatable(one.name)
-        function = _Function(backend, one.name, retrieval)
-        tools.append(Tool(one.spec, function, limits=limits if again else once, state=talks))
+    functions = {tool.name: tool for tool in _functions(backend, talks, retrieval)}
+    for other in beside:
+        functions = {tool.name: tool for tool in _functions(other, Talks(other), retrieval)} | functions
+    names = sorted(functions) if beside else list(functions)
+    if beside:
+        random.Random(" ".join(names)).shuffle(names)
+    tools = [*([] if user is None else [user_tool(user)]), *(functions[name] for name in names)]
     if retrieval:
-        tools.append(Tool(SPEC, _Retrieval(reader), limits=limits, state=talks))
+        tools.append(Tool(SPEC, _Retrieval(reader), limits=_AGAIN, state=talks))
     return tools if now is None else [*tools, date_tool(now)]
+
+
+def _functions(backend: Backend, talks: Talks, keeps: bool) -> list[Tool]:
+    """The tools of an API's operations."""
+    once = Limits(retries=0, timeout=120.0, idempotent=False)
+    return [
+        Tool(
+            one.spec,
+            _Function(backend, one.name, keeps),
+            limits=_AGAIN if not isinstance(backend, RealApi) or backend.repeatable(one.name) else once,
+            state=talks,
+        )
+        for one in backend.api.operations
+    ]
 
 
 def api_executor(backend: Backend, user: ScriptedUser | ModelUser | None = None, **options: Any) -> Executor:

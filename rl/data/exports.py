@@ -83,7 +83,10 @@ def export(
         DataError: a group holds what JSON cannot say.
     """
     if format not in get_args(ExportFormat):
-        raise ConfigError(f"no format {format!r} to export to; there are {', '.join(get_args(ExportFormat))}")
+        there = ", ".join(get_args(ExportFormat))
+        raise ConfigError(
+            f"no format {format!r} to export to; there are {there}, and of a run's policy model and adapter"
+        )
     exported = Exported()
     if format in SEARCHED:
         return export_searches(dict(best_attempts(groups, setting, exported)), format, path, options.kept, exported)

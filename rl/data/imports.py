@@ -20,6 +20,7 @@ from rl.data.ranked import recorded_candidate, recorded_row
 from rl.data.recorded import recorded_search
 from rl.data.rows import Place, Row, read_rows, usable
 from rl.data.searches import read_trees
+from rl.data.tasks.benchmark import shown
 from rl.data.toolalpaca import Instance, read_instances
 from rollouts.formats.inline import ANSWER, END_OF_CALL
 from rollouts.formats.toolalpaca import ToolAlpacaFormat
@@ -85,8 +86,9 @@ def import_rows(path: Path, format: str, *, skip_bad_rows: bool = False) -> Impo
         total = len(imported.rows) + len(imported.rejected)
         usable(imported.rejected, total, path, "leave them out with --skip-bad-rows")
     if not imported.rows:
-        why = f": {'; '.join(imported.rejected[:3])}" if imported.rejected else ""
-        raise DataError(f"{path} has no row that can be used as {format}{why}")
+        empty = "its records have no Instances, the attempts that rows are made of" if format == "toolalpaca" else ""
+        why = shown(imported.rejected) or empty or "it is empty"
+        raise DataError(f"{path} has no row that can be used as {format}: {why}")
     return imported
 
 

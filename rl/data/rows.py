@@ -11,11 +11,11 @@ import pyarrow
 import pyarrow.parquet
 
 from executors.errors import DataError
+from rl.data.tasks.benchmark import shown
 
 Row: TypeAlias = dict[str, Any]
 
 _BATCH = 512
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def usable(rejected: Sequence[str], total: int, path: Path, remedy: str) -> None
         DataError: some had to; the message has the first reasons.
     """
     if rejected:
-        shown = "; ".join(rejected[:_SHOWN]) + ("; ..." if len(rejected) > _SHOWN else "")
-        raise DataError(f"{len(rejected)} of {total} rows of {path} cannot be used: {shown}. Mend them, or {remedy}")
+        told = shown(rejected)
+        raise DataError(f"{len(rejected)} of {total} rows of {path} cannot be used: {told}. Mend them, or {remedy}")
 
 
 def _pieces(path: Path, content: bytes) -> Iterator[tuple[int, Any]]:

@@ -19,6 +19,7 @@ from rl.data.trees import (
     Searched,
     Step,
     answer_details,
+    named,
     pairs_of,
     read_searched,
     ways_of,
@@ -143,7 +144,7 @@ def read_trees(folder: Path) -> dict[str, Searched]:
     files = sorted(folder.rglob("*_*.json")) if folder.is_dir() else [folder]
     found: dict[str, Searched] = {}
     for path in files:
-        id = path.stem.partition("_")[0]
+        id, _ = named(path)
         found[id if id not in found else str(path.relative_to(folder).with_suffix(""))] = read_searched(path)
     if not found:
         raise DataError(

@@ -5,6 +5,7 @@ input, which has what came back. Files are read without loss: what this project 
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ GIVE_ANSWER, GIVE_UP = "give_answer", "give_up_and_restart"
 ANSWERED, GAVE_UP = 3, 4
 """What the input of ``Finish`` comes back with, as a code."""
 _ROLES: Mapping[str, Kind] = {"assistant": "Thought", "tool": "Action"}
+_METHOD = re.compile(r"(.+?)_((?:CoT|DFS).*)")
 _FLAGS = ("is_terminal", "pruned", "finished")
 _OWN = {"node_type", "description", "observation", "observation_code", "children", *_FLAGS}
 _SHAPE = "a search is one object with answer_generation, and a tree or trys, as ToolBench writes it"
@@ -88,6 +90,14 @@ def best_way(steps: Sequence[Step]) -> tuple[Step, ...]:
     return next((way for way in reversed(ways) if way[-1].ends), ways[-1] if ways else ())
 
 
+def named(path: Path) -> tuple[str, str]:
+    """The query's id and the method that a file's name has: ``G1_tool-7`` and ``CoT@1`` of ``G1_tool-7_CoT@1.json``."""
+    if match := _METHOD.fullmatch(path.stem):
+        return match[1], match[2]
+    id, _, method = path.stem.partition("_")
+    return id, method
+
+
 def read_searched(path: Path, method: str = "") -> Searched:
     """A tree or chain as ToolBench's inference writes it.
 
@@ -100,7 +110,7 @@ def read_searched(path: Path, method: str = "") -> Searched:
     """
     content = loaded(path)
     try:
-        return searched_of(content, method or path.stem.partition("_")[2])
+        return searched_of(content, method or named(path)[1])
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} has {error!r} missing or of another type; {_SHAPE}") from error
 

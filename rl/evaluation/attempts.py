@@ -36,13 +36,13 @@ def attempt_ratios(groups: Sequence[Group]) -> dict[str, Ratio]:
     """The figures of one attempt at each task.
 
     Returns:
-        ``tool``, the first call names the gold call's tool (where one is known); ``answer``, the answer is right;
-        ``call_rate``; ``failed``, attempts in which a call failed or could not be read.
+        ``tool``, the first call names the gold call's tool, left out where none is known; ``answer``, the answer is
+        right; ``call_rate``; ``failed``, attempts in which a call failed or could not be read.
     """
     pairs = [(group.task, group.episodes[0]) for group in groups]
     known = [float(task.gold is not None) for task, _ in pairs]
-    return {
-        "tool": Ratio([right_tool(task, called(episode)) for task, episode in pairs], known),
+    chosen = {"tool": Ratio([right_tool(task, called(episode)) for task, episode in pairs], known)}
+    return (chosen if any(known) else {}) | {
         "answer": Ratio([right_answer(task, spliced(episode.turns)) for task, episode in pairs]),
         "call_rate": Ratio([float(episode.called) for _, episode in pairs]),
         "failed": Ratio([float(_failed(episode)) for _, episode in pairs]),

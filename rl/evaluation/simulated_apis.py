@@ -32,6 +32,8 @@ class Request:
     told: Told
     answer: str
     """What the expected attempt comes to."""
+    beside: tuple[Simulation, ...] = ()
+    """Other APIs whose functions are offered too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ def requests_of(
     instructions: Sequence[Instruction],
     gold: Mapping[str, Group],
     required: Mapping[str, Sequence[str]],
+    beside: Sequence[Simulation] = (),
 ) -> list[Request]:
     """Requests to one API, ready to be judged.
 
@@ -107,6 +110,7 @@ def requests_of(
         instructions: with their plans.
         gold: by task id, the expected attempt.
         required: by function, the parameters that it requires.
+        beside: other APIs whose functions are offered too, as in the expected attempts.
     """
     tools = list(next(iter(gold.values())).task.tools) if gold else []
     return [
@@ -116,6 +120,7 @@ def requests_of(
             gold=tuple(read_gold(call["Action"], call["Action_Input"]) for call in one.gold),
             told=Told(text=one.text, required={name: tuple(keys) for name, keys in required.items()}),
             answer=gold[task.id].episodes[0].answer or "",
+            beside=tuple(beside),
         )
         for task, one in zip(tasks_of(name, instructions, tools), instructions, strict=True)
     ]
@@ -145,7 +150,9 @@ async def _played(
     max_turns: int,
 ) -> list[Group]:
     gate = asyncio.Semaphore(at_once)
-    executors = {id(one.simulation): api_executor(one.simulation, ScriptedUser()) for one in requests}
+    executors = {
+        id(one.simulation): api_executor(one.simulation, ScriptedUser(), beside=one.beside) for one in requests
+    }
 
     async def attempt(one: Request) -> Group:
         async with gate:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from executors.errors import DataError
+from rl.driver import Driver
 from rl.pages.attempts import Attempts
 from rl.run import Run
 
@@ -74,7 +76,7 @@ class Shelf:
         summary = summary_of(run)
         path = run.path / "metrics.jsonl"
         age = time.time() - (path if path.exists() else run.resolved).stat().st_mtime
-        status = "finished" if summary else "running" if age < _QUIET else "stopped"
+        status = "finished" if summary else "running" if _is_driven(run.path, age) else "stopped"
         return Card(
             name=self.title(name),
             recipe=str(config.get("recipe", "")),
@@ -88,6 +90,15 @@ class Shelf:
     def title(self, name: str) -> str:
         """What a run is called on a page."""
         return self.storage.name if name == "." else name
+
+
+def _is_driven(run: Path, age: float) -> bool:
+    """Whether a run goes on: as its driver's process says on this machine, else by when it last wrote anything."""
+    try:
+        driver = Driver.of(run)
+    except DataError:
+        return age < _QUIET
+    return driver.alive if driver.here else age < _QUIET
 
 
 def summary_of(run: Run) -> dict[str, Any]:

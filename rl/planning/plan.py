@@ -84,4 +84,5 @@ def _stages(config: RecipeConfig) -> Iterator[str]:
             f"{config.rollouts.replies} replies"
         )
     judged = improvement.rounds // improvement.validate_every + 1
-    yield f"validate   {judged} checkpoints; the best of them is kept, and measured on the test tasks"
+    told = f"{judged} checkpoint{'s' * (judged > 1)}"
+    yield f"validate   {told}; the best of them is kept, and measured on the test tasks"

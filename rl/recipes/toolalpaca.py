@@ -19,7 +19,7 @@ import torch
 from executors.corpus.records import Record, read_records
 from executors.corpus.toolset import toolset
 from executors.errors import ConfigError
-from executors.openapi.tools import read_openapi
+from executors.openapi.tools import Api, read_openapi
 from executors.simulation.simulated import Simulation
 from executors.tools.get_details import ScriptedUser
 from rewards.types import Candidate, RankedGroup, Reward
@@ -40,7 +40,7 @@ from rl.recipes.fitting import Fitter
 from rl.recipes.joined import Joined
 from rl.recipes.toolalpaca_config import CopyingConfig, ImprovementConfig, LearningConfig, ToolAlpacaConfig
 from rl.recipes.toolalpaca_corpus import CorpusWriter
-from rl.recipes.toolalpaca_tools import corpus_of
+from rl.recipes.toolalpaca_tools import Distractors, corpus_of
 from rl.run import Run
 from rl.serving.policies import LocalPolicy
 from rollouts.instances import CorpusFormat, generate
@@ -77,7 +77,7 @@ def _train(config: ToolAlpacaConfig, run: Run, progress: Progress, fitter: Fitte
     progress.line(
         f"{sum(len(one.instances) for one in corpus)} instances, {len(examples)} learned, left out: {left_out}"
     )
-    requests = [one for api in held_out for one in _requests(config, api, config.corpus.test_requests, config.seed)]
+    requests = _held_out(config, held_out)
     states: dict[str, dict[str, Ratio]] = {}
     start = run.folder("checkpoints") / "step-0"
     with progress.stage(f"2. {len(requests)} held-out requests, before"):
@@ -117,8 +117,7 @@ def evaluate_run(run: Run, config: ToolAlpacaConfig, path: Path, split: str, nam
     """
     if split != "test":
         raise ConfigError(f"{run.path} is a run of toolalpaca, which holds out test requests alone; leave --split out")
-    records = read_records(corpus_of(run))[config.corpus.apis :]
-    requests = [one for api in records for one in _requests(config, api, config.corpus.test_requests, config.seed)]
+    requests = _held_out(config, read_records(corpus_of(run))[config.corpus.apis :])
     return _measured(config, name, path, requests, run)
 
 
@@ -126,12 +125,14 @@ def _learned(config: ToolAlpacaConfig, corpus: Sequence[CorpusApi], run: Run) ->
     """What passes the filter, as tokens; the tokenizer and the first weights are made on the way."""
     left_out: Counter[str] = Counter()
     rows: dict[str, Segments] = {}
+    drawn = _distractors(config, corpus)
     for api in corpus:
-        specs = [tool.spec for tool in toolset(Simulation(api.api), ScriptedUser())]
         for instance in api.instances:
             if reason := refusal(instance.episode):
                 left_out[reason] += 1
                 continue
+            beside = drawn.beside(api.api, instance.task.id)
+            specs = [tool.spec for tool in toolset(Simulation(api.api), ScriptedUser(), beside=beside)]
             rows[instance.task.id] = segments(instance.task, instance.episode, specs, _FORMAT)
     write_segments(run.folder("corpus") / "train.json", rows.values())
     folder = run.folder("checkpoints")
@@ -148,14 +149,31 @@ def _learned(config: ToolAlpacaConfig, corpus: Sequence[CorpusApi], run: Run) ->
     return kept, dict(left_out)
 
 
-def _requests(config: ToolAlpacaConfig, record: Record, count: int, seed: int) -> list[Request]:
+def _distractors(config: ToolAlpacaConfig, corpus: Sequence[CorpusApi]) -> Distractors:
+    return Distractors([one.api for one in corpus], config.corpus.distractors, config.seed)
+
+
+def _held_out(config: ToolAlpacaConfig, records: Sequence[Record]) -> list[Request]:
+    """The requests to held-out APIs."""
+    apis = [read_openapi(record["Documentation"]) for record in records]
+    drawn = Distractors(apis, config.corpus.distractors, config.seed)
+    requests: list[Request] = []
+    for record, api in zip(records, apis, strict=True):
+        name = str(record["Name"])
+        count, beside = config.corpus.test_requests, drawn.beside(api, name)
+        requests += _requests(config, name, api, count, config.seed, beside)
+    return requests
+
+
+def _requests(
+    config: ToolAlpacaConfig, name: str, api: Api, count: int, seed: int, beside: Sequence[Simulation]
+) -> list[Request]:
     """Requests to an API, with what the expected attempts come to in the worlds of a seed."""
-    name, api = str(record["Name"]), read_openapi(record["Documentation"])
     simulation = Simulation(api)
     asked = planned_instructions(name, Planner(name, api.operations, config.seed), count, style=config.corpus.style)
-    groups = asyncio.run(generate(name, asked, simulation, seed=seed))
+    groups = asyncio.run(generate(name, asked, simulation, seed=seed, beside=beside))
     required = {one.name: one.parameters.get("required", ()) for one in api.operations}
-    return requests_of(name, simulation, asked, {group.task.id: group for group in groups}, required)
+    return requests_of(name, simulation, asked, {group.task.id: group for group in groups}, required, beside)
 
 
 def _measured(
@@ -273,7 +291,8 @@ def _improved(
     if (done / checkpoint.STATE).exists():
         return done
     chosen = [corpus[(round * 8 + place) % len(corpus)] for place in range(min(8, len(corpus)))]
-    tried = [one for api in chosen for one in _ranked(config, improvement, path, api, round)]
+    drawn = _distractors(config, corpus)
+    tried = [one for api in chosen for one in _ranked(config, improvement, path, api, round, drawn)]
     rewards = [candidate.reward.value for group, _ in tried for candidate in group.candidates]
     usable = [made for group, made in tried if not group.tied and len(made.rows) > 1]
     mean = sum(rewards) / max(1, len(rewards))
@@ -303,17 +322,23 @@ def _improved(
 
 
 def _ranked(
-    config: ToolAlpacaConfig, improvement: ImprovementConfig, path: Path, api: CorpusApi, round: int
+    config: ToolAlpacaConfig,
+    improvement: ImprovementConfig,
+    path: Path,
+    api: CorpusApi,
+    round: int,
+    drawn: Distractors,
 ) -> list[tuple[RankedGroup, Example]]:
     """The policy's attempts at some requests to one API, best first; each attempt is made in a world of its own."""
     share = max(1, improvement.requests // 8)
-    specs = {tool.spec.name: tool.spec for tool in toolset(Simulation(api.api), ScriptedUser())}
+    beside = drawn.beside(api.api, f"{api.name}/{round}")
+    specs = {tool.spec.name: tool.spec for tool in toolset(Simulation(api.api), ScriptedUser(), beside=beside)}
     encoder = Encoder(load_tokenizer(path), _FORMAT, specs, max_tokens=config.model.max_length)
     tried: dict[str, list[Candidate]] = {}
     tasks: dict[str, Task] = {}
     for attempt in range(improvement.attempts):
         seed = config.seed + 1000 * (round + 1) + attempt
-        requests = _requests(config, dict(api.record), share * (round + 1), seed)[-share:]
+        requests = _requests(config, api.name, api.api, share * (round + 1), seed, beside)[-share:]
         judged, groups = _judged(config, path, requests, "improve", temperature=improvement.temperature, seed=seed)
         for one, group in zip(judged, groups, strict=True):
             tasks[group.task.id] = group.task

@@ -70,6 +70,8 @@ class CorpusConfig(Strict):
     test_requests: int = Field(default=10, gt=0)
     """To each held-out API."""
     style: Style = "short"
+    distractors: int = Field(default=0, ge=0)
+    """Other APIs, of those learned from or of those held out, whose functions are offered beside the right one's."""
     at_once: int = Field(default=32, gt=0)
     """Attempts at requests to one API that are under way at the same time."""
     writers: WritersConfig = WritersConfig()
@@ -145,6 +147,12 @@ class ToolAlpacaConfig(Strict):
     def _enough(self) -> "ToolAlpacaConfig":
         if self.corpus.instances < self.corpus.apis:
             raise ValueError(f"corpus.instances: {self.corpus.instances} are fewer than corpus.apis {self.corpus.apis}")
+        others = min(self.corpus.apis, self.corpus.held_out) - 1
+        if self.corpus.distractors > others:
+            raise ValueError(
+                f"corpus.distractors: {self.corpus.distractors}, and beside one API there are {others} more in the "
+                "smaller of corpus.apis and corpus.held_out; take fewer, or more APIs"
+            )
         for part, name in self.corpus.writers.parts.items():
             if not isinstance(self.policies.get(name), EndpointConfig | VllmConfig):
                 there = ", ".join(self.policies) or "none"

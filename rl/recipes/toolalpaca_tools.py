@@ -1,5 +1,6 @@
 """The tools of a ToolAlpaca run for those who ask its policy: every API of its corpus, answered by a simulation."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +12,7 @@ from executors.corpus.toolset import GET_DETAILS, MAX_CHARS, toolset, user_tool
 from executors.errors import DataError
 from executors.executor import Executor
 from executors.names import tool_name
-from executors.openapi.tools import read_openapi
+from executors.openapi.tools import Api, read_openapi
 from executors.retrieval import Index, text_of
 from executors.simulation.simulated import Simulation
 from executors.tool import Tool
@@ -41,6 +42,22 @@ class Apis:
     def _index(self) -> Index:
         specs = [" ".join(text_of(self.catalog.get(name).spec) for name in names) for names in self.owners]
         return Index(f"{told} {functions}" for told, functions in zip(self.texts, specs, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Distractors:
+    """Draws the APIs whose functions are offered beside those of the one that a request is to."""
+
+    apis: Sequence[Api]
+    """Of one split."""
+    count: int
+    seed: int
+
+    def beside(self, own: Api, key: str) -> list[Simulation]:
+        """Some of the others; of the same key the same."""
+        others = [api for api in self.apis if api is not own]
+        drawn = random.Random(f"{self.seed}/{key}").sample(others, self.count)
+        return [Simulation(api) for api in drawn]
 
 
 @dataclass(frozen=True, slots=True)

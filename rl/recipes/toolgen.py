@@ -23,6 +23,7 @@ from rl.data.toolgen import examples, told
 from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio, figures
 from rl.evaluation.retrieval import nearest, recalled, retrieval_ratios
+from rl.evaluation.seeds import write_ratios
 from rl.learner import checkpoint
 from rl.learner.alone import AloneJob, fit_alone
 from rl.learner.footprint import Footprint
@@ -91,6 +92,7 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     run.write_state(checkpoint=str(state.path))
     run.point_best(run.link_stage(state.path))
     extra |= {"tools": len(data.tools), "seed": config.seed, "adding_cpu_seconds": seconds}
+    write_ratios(run.path, {"requests": states})
     summary = summarise(states, len(data.test), extra)
     write_summary(run, summary)
     return summary
@@ -157,8 +159,8 @@ def _lessons(config: ToolGenConfig, state: _State, progress: Progress) -> dict[s
         steps = getattr(config, name).steps
         found = conversations(config, state.data, state.tokens.texts, name) if steps else []
         held = without_held_out(found, state.data)
-        if left_out := len(found) - len(held):
-            progress.line(f"{left_out} conversations of {name} ask what is held out, and are left out")
+        if len(held) < len(found):
+            progress.line(f"{len(found) - len(held)} conversations of {name} ask what is held out, and are left out")
         if not held:
             progress.line(f"{name} is left out: " + ("there is nothing to learn" if steps else "it has 0 steps"))
             continue

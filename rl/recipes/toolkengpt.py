@@ -33,6 +33,7 @@ from rl.evaluation.attempts import (
 )
 from rl.evaluation.evaluate import summarise, write_summary
 from rl.evaluation.intervals import Ratio
+from rl.evaluation.seeds import write_ratios
 from rl.learner import checkpoint
 from rl.learner.alone import AloneJob, fit_alone
 from rl.learner.head_fit import HeadFit
@@ -345,16 +346,15 @@ def _summary(
     run: Run,
 ) -> dict[str, Any]:
     told: dict[str, Any] = {}
+    kept: dict[str, dict[str, Mapping[str, Ratio]]] = {}
     for name, tasks in base.data.tests.items():
-        measured = dict(states[name])
-        extra = {}
+        untrained: dict[str, Mapping[str, Ratio]] = {}
         if all(task.gold for task in tasks):
-            untrained = {"bm25": by_words(tasks, base.data.catalog.specs()), "habit": by_habit(tasks, base.data.train)}
-            extra = {
-                baseline: summarise({"x": {"tool": ratio}}, len(tasks), {})["x"]
-                for baseline, ratio in untrained.items()
-            }
-        told[name] = summarise(measured, len(tasks), extra)
+            untrained["bm25"] = {"tool": by_words(tasks, base.data.catalog.specs())}
+            untrained["habit"] = {"tool": by_habit(tasks, base.data.train)}
+        told[name] = summarise(states[name], len(tasks), summarise(untrained, len(tasks), {}))
+        kept[name] = {**states[name], **untrained}
+    write_ratios(run.path, kept)
     first = next(iter(told.values()))
     summary = {**first, "tests": told, "learned": dict(learned), "tools": len(base.data.tools), "seed": config.seed}
     write_summary(run, summary)

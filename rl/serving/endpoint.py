@@ -142,9 +142,8 @@ class EndpointPolicy:
 
     def _stopped(self, text: str, request: Request, specs: Sequence[ToolSpec]) -> str:
         """The text with the stop string that ended it, which endpoints leave out and do not name."""
-        for stop in request.stop:
-            if stop in text:
-                return text[: text.index(stop) + len(stop)]
+        if ends := [text.index(stop) + len(stop) for stop in request.stop if stop in text]:
+            return text[: min(ends)]
         for stop in request.stop:
             calls = self.format.parse(text + stop, specs)
             if calls and all(isinstance(call, ToolCall) for call in calls):

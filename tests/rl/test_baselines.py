@@ -122,6 +122,12 @@ def test_a_bracket_that_is_no_call_does_not_end_the_answer(tmp_path, capsys):
     assert (told["em"], told["failed"], told["tool"]) == (1, 1, 0)
 
 
+def test_what_an_endpoint_writes_beyond_the_answer_is_no_part_of_it(tmp_path, capsys):
+    with endpoint(" So, the answer is 0.39.\n\nQ: And 1 + 2?\nA: <add>(1, 2)=3") as fake:
+        told = figures(capsys, fake, tmp_path / "kept", at_most=1)
+    assert (told["em"], told["call_rate"]) == (1, 0)
+
+
 def test_gsm8k_s_answers_stand_behind_their_marker(tmp_path, capsys):
     shared("gsm8k")
     with endpoint("It is 4096.\nSo 32,040 in all.\n#### 32,040") as fake:

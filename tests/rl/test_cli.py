@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from ray.exceptions import RayTaskError
+from typer.testing import CliRunner
 
 from executors.errors import DataError
 from rl import cli
@@ -59,3 +60,9 @@ def test_a_full_disk_is_told_without_a_traceback(monkeypatch, capsys):
         cli.main()
     assert caught.value.code == 1
     assert "the disk is full (/runs/x/model.safetensors)" in capsys.readouterr().err
+
+
+def test_help_says_of_every_verb_what_it_does_in_one_whole_line():
+    shown = CliRunner().invoke(cli.app, ["--help"], terminal_width=80).output
+    verbs = shown.partition("Commands:\n")[2].splitlines()
+    assert len(verbs) > 15 and all(line.endswith(".") and not line.endswith("...") for line in verbs), verbs

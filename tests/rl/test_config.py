@@ -37,6 +37,12 @@ def test_a_key_that_the_chosen_objective_does_not_read_is_an_error():
     assert "improvement.objective: no kind 'rrhf_e'; there are 'sft', 'rrhf', 'rrhf_d'" in problem(made)
 
 
+def test_a_section_that_does_not_say_its_kind_is_told_which_there_are():
+    assert "model: 'kind' is missing; there are tiny, huggingface, as in model.kind=" in problem(
+        content(model={"max_length": 64})
+    )
+
+
 def test_a_key_in_a_list_is_found_too():
     made = content(sources=[{"name": "gold", "policy": "gold", "temprature": 1}])
     assert "unknown key 'sources.0.temprature'; did you mean 'temperature'?" in problem(made)

@@ -13,6 +13,7 @@ import pytest
 
 from executors.errors import ConfigError, DataError
 from rl.driver import Driver, StillEndingError, note_driver, stop, stop_job
+from rl.pages.shelf import Shelf
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,10 +41,12 @@ def started(tmp_path):
 
 def test_the_process_that_drives_a_run_is_told_to_stop_and_waited_for(started):
     run = started("lambda *_: sys.exit(130)")
-    assert Driver.of(run).alive
+    (run / "config.resolved.yaml").write_text("name: mine\n")
+    assert Driver.of(run).alive and Shelf(run).card(".").status == "running"
     told = stop(run, wait=20)
     assert "nothing is lost" in told and told.endswith("apprentice train 'my config.yaml' --resume")
     assert not Driver.of(run).alive
+    assert Shelf(run).card(".").status == "stopped", "at once, though it wrote something a moment ago"
     assert "nothing drives" in stop(run, wait=1)
 
 

@@ -89,3 +89,10 @@ def test_labels_of_a_row_are_what_an_environment_is_reset_with():
     for wrong in ([1], {"stock": [12]}):
         with pytest.raises(ValueError, match="labels are names"):
             read_row({"prompt": "x", "answer": 1, "labels": wrong}, 1, executor)
+
+
+def test_a_reason_that_many_rows_share_is_told_once(tmp_path):
+    rows = [{"prompt": "x", "anwser": 1}] * 5 + [{"answer": 2}]
+    with pytest.raises(DataError) as caught:
+        JsonLines(path=written(tmp_path, *rows)).load(0)
+    assert "6 of 6 rows" in str(caught.value) and "row 1 and 4 more: no answer; row 6: no prompt" in str(caught.value)

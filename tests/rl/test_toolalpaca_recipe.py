@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from executors.corpus.composition import compose
 from executors.corpus.entries import Entry
+from executors.corpus.toolset import GET_DETAILS, toolset
 from executors.errors import ConfigError
 from executors.openapi.tools import read_openapi
 from executors.simulation.simulated import Simulation
+from executors.tools.get_details import ScriptedUser
 from rl.config import read_yaml, validate
 from rl.data.corpus import read_corpus_api
 from rl.data.segments import read_segments
@@ -46,8 +50,9 @@ def config(tmp_path):
                 "held_out": 2,
                 "instances": 14,
                 "test_requests": 2,
+                "distractors": 1,
             },
-            "model": {"kind": "tiny", "width": 16, "heads": 2, "layers": 1, "vocab_size": 400, "max_length": 2048},
+            "model": {"kind": "tiny", "width": 16, "heads": 2, "layers": 1, "vocab_size": 400, "max_length": 3072},
             "learning": {
                 "steps": 2,
                 "batch_size": 2,
@@ -70,7 +75,14 @@ def test_a_run_makes_a_corpus_learns_it_and_is_measured_and_resumes_from_its_fil
     files = sorted((folder / "corpus" / "instances").iterdir())
     assert len(files) == 4
     assert sum(len(read_instances(path)) for path in files) == 14
-    assert len(read_segments(folder / "corpus" / "train.json")) == 14
+    rows = read_segments(folder / "corpus" / "train.json")
+    assert len(rows) == 14
+    for one in map(read_corpus_api, files):
+        own = {operation.name for operation in one.api.operations}
+        asked = [instance.task.prompt for instance in one.instances]
+        beside = [offered(row.text) - own for row in rows if any(f"USER: {text}\n" in row.text for text in asked)]
+        assert all(names > {GET_DETAILS} for names in beside), "another API's functions stand beside its own"
+        assert len(set(map(frozenset, beside))) > 1, "which one that is differs from attempt to attempt"
     assert (folder / "checkpoints" / "best").resolve().is_dir()
     ledger = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
     fits = {one["stage"]: one for one in ledger if one["stage"] in ("copying", "learn")}
@@ -94,6 +106,11 @@ def test_a_model_that_reads_less_than_most_attempts_take_is_refused_before_anyth
     with pytest.raises(ConfigError, match=r"model\.max_length: 100 tokens, and 14 of 14 attempts of the corpus are"):
         train(short, run, Progress())
     assert not (run.path / "checkpoints" / "learn").exists()
+
+
+def offered(text: str) -> set[str]:
+    """The functions that a prompt names."""
+    return set(re.findall(r"one of \[(.*?)\]", text)[0].split(", "))
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +151,26 @@ def test_an_answer_without_calls_and_a_wrong_call_are_wrong(requests):
         assert one.calls == 1 and one.good_calls == 0 and not one.function and not one.overall
 
 
+def test_a_call_of_another_api_s_function_is_answered_and_wrong(requests):
+    made, plans = requests
+    pets = Simulation(read_openapi(compose(Entry(name="Pets", description="Cats", category="Animals"), 2)))
+    assert pets.api.operations[0].name not in made[0].task.tools
+    tools = [tool.name for tool in toolset(made[0].simulation, ScriptedUser(), beside=[pets])]
+    assert set(tools) == {*made[0].task.tools, *(one.name for one in pets.api.operations)} and tools[0] == GET_DETAILS
+    assert tools[1:] != [*made[0].task.tools[1:], *tools[len(made[0].task.tools) :]], "their place does not tell whose"
+    both = [
+        replace(one, beside=(pets,), task=replace(one.task, tools=tuple(tools))) for one in made if len(one.gold) == 1
+    ]
+    script, source = ScriptedAssistant(plans, CorpusFormat()), Source(name="s", policy="p")
+    right = play_requests(both, script, CorpusFormat(), source=source, seed=0)
+    assert both and all(judge(one, group.episodes[0]).overall for one, group in zip(both, right, strict=True))
+    other = next(one for one in pets.api.operations if not one.parameters.get("required"))
+    stray = f" Hm.\nASSISTANT Action: {other.name}\nASSISTANT Action Input: {{}}\nASSISTANT Observation:"
+    replies = {group.task.id: [turn.completion.text for turn in group.episodes[0].turns] for group in right}
+    for one in played(both, ScriptedPolicy("p", lambda task: [stray, *replies[task.id]])):
+        assert one.good_calls == 2 and one.response and not one.procedure
+
+
 def test_a_right_attempt_is_worth_more_than_any_wrong_one(requests):
     made, plans = requests
     right = played(made, ScriptedAssistant(plans, CorpusFormat()))
@@ -149,7 +186,13 @@ def test_the_configs_are_whole_and_the_command_knows_the_recipe(name):
     assert trained_alone("toolalpaca") is train
 
 
-def test_fewer_instances_than_apis_are_refused():
-    content = {"recipe": "toolalpaca", "name": "x", "corpus": {"apis": 5, "instances": 4}}
-    with pytest.raises(ConfigError, match=r"4 are fewer than corpus\.apis 5"):
-        validate(content, ToolAlpacaConfig, "x")
+@pytest.mark.parametrize(
+    ("corpus", "said"),
+    [
+        ({"apis": 5, "instances": 4}, r"4 are fewer than corpus\.apis 5"),
+        ({"held_out": 3, "distractors": 3}, r"corpus\.distractors: 3, and beside one API there are 2 more"),
+    ],
+)
+def test_a_corpus_that_cannot_be_is_refused(corpus, said):
+    with pytest.raises(ConfigError, match=said):
+        validate({"recipe": "toolalpaca", "name": "x", "corpus": corpus}, ToolAlpacaConfig, "x")

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from executors.errors import DataError
 from executors.types import Observation, ToolCall
 from rl.config import read_yaml, validate
 from rl.data.decisions import decided
 from rl.data.spans import MASKED, Marked, Span
 from rl.evaluation.attempts import attempt_ratios, by_habit, relation_ratios, right_answer
+from rl.evaluation.seeds import pool_kept, tall
 from rl.models.tool_head import ToolHead
 from rl.progress import Progress
 from rl.recipes.checked import stage_checks
@@ -92,6 +94,12 @@ def test_a_small_run_learns_a_head_and_improves_it(tmp_path, monkeypatch):
     assert (tmp_path / "run" / "checkpoints" / "merged" / "config.json").is_file()
     tools = json.loads((tmp_path / "run" / "evaluation" / "tools.json").read_text())
     assert set(tools) == {*head.names, "all"}
+    pooled = pool_kept([run.path, run.path], tmp_path / "pooled.json")["questions"]
+    for state in ("start", "final", "bm25", "habit", "change"):
+        assert pooled[state]["tool"]["value"] == questions[state]["tool"]["value"]
+    assert tall(pooled).splitlines()[0].split() == ["start", "words", "final", "bm25", "habit", "change"]
+    with pytest.raises(DataError, match="nowhere has no figures to be pooled"):
+        pool_kept([tmp_path / "nowhere"], tmp_path / "pooled.json")
     again = train(config, run, Progress())
     assert again["tests"]["questions"]["start"] == questions["start"]
 

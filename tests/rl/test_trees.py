@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import json
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,8 @@ from executors.tool import tool
 from executors.tools.describe import describe_tool
 from rl.data.searches import agent_rows, converted, read_trees, searched, sharegpt_rows, write_searches
 from rl.data.toolgen import read_seed, read_sharegpt
-from rl.data.trees import answer_details, details_of, pairs_of, read_searched, searched_of, steps_of, written
+from rl.data.trees import answer_details, details_of, named, pairs_of, read_searched, searched_of, steps_of, written
+from rl.evaluation.suites.toolbench import read_answers
 from rollouts.formats.atomic import ACTION, FINISH, AtomicFormat
 from rollouts.formats.inline import InlineFormat
 from rollouts.search import Searching, search
@@ -195,6 +197,16 @@ def test_what_ends_without_an_answer_teaches_nothing():
     made = played(["Answer: ", "Answer: "], Catalog([weather]), InlineFormat(), back=1)
     assert agent_rows([made]) == [] and not made.valid and made.answer == ""
     assert written(made)["answer_generation"]["train_messages"] == []
+
+
+def test_an_id_with_underscores_is_read_whole(tmp_path):
+    write_searches(tmp_path, {f"G1_tool-{number}": searched_of(chain(), "CoT@1") for number in (1, 2)})
+    assert set(read_trees(tmp_path)) == {"G1_tool-1", "G1_tool-2"}
+    assert {one.id for one in read_answers(tmp_path)} == {one.id for one in read_answers(tmp_path / "answers.json")}
+    assert [named(Path(name)) for name in ("588_DFS_woFilter_w2.json", "q-1_mine_2.json")] == [
+        ("588", "DFS_woFilter_w2"),
+        ("q-1", "mine_2"),
+    ]
 
 
 def test_a_folder_of_trees_is_converted(tmp_path):

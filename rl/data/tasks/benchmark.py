@@ -10,6 +10,9 @@ from executors.catalog import Catalog
 from executors.errors import DataError
 from rollouts.types import Task
 
+_SHOWN = 3
+"""Reasons that are told of rows that cannot be used."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
@@ -28,6 +31,16 @@ class Benchmark:
     """Recorded replies by policy and task id. A recording named ``gold`` holds whole gold solutions."""
     rejected: tuple[str, ...] = ()
     """Rows that could not be used, and why; counted and reported, never silently dropped."""
+
+
+def shown(rejected: Iterable[str]) -> str:
+    """Why rows could not be used: the first few reasons, each once, with the row that had it first."""
+    rows: dict[str, list[str]] = {}
+    for told in rejected:
+        row, _, why = told.partition(": ")
+        rows.setdefault(why, []).append(row)
+    reasons = [f"{first}{f' and {len(more)} more' if more else ''}: {why}" for why, (first, *more) in rows.items()]
+    return "; ".join([*reasons[:_SHOWN], *(["..."] if len(reasons) > _SHOWN else [])])
 
 
 def digests(benchmark: Benchmark) -> dict[str, str]:

@@ -13,10 +13,8 @@ from executors.executor import Executor
 from executors.named import Reference, load_catalog
 from executors.types import ToolCall
 from rl.config import FilePath, Strict
-from rl.data.tasks.benchmark import Benchmark, split_by_prompt
+from rl.data.tasks.benchmark import Benchmark, shown, split_by_prompt
 from rollouts.types import Task
-
-_SHOWN = 3
 
 
 class JsonLines(Strict):
@@ -55,11 +53,9 @@ class JsonLines(Strict):
         catalog = self.catalog()
         tasks, rejected = read_tasks(Path(self.path), catalog)
         if rejected and not self.skip_bad_rows:
-            shown = "; ".join(rejected[:_SHOWN])
             raise DataError(
-                f"{len(rejected)} of {len(tasks) + len(rejected)} rows of {self.path} cannot be used: {shown}"
-                f"{'; ...' if len(rejected) > _SHOWN else ''}. "
-                "Mend them, or set tasks.skip_bad_rows: true to go on without them"
+                f"{len(rejected)} of {len(tasks) + len(rejected)} rows of {self.path} cannot be used: "
+                f"{shown(rejected)}. Mend them, or set tasks.skip_bad_rows: true to go on without them"
             )
         splits = split_by_prompt(tasks, self.validation_share, self.test_share, self.path)
         return Benchmark(

@@ -13,11 +13,9 @@ from executors.executor import Executor
 from executors.named import load_catalog
 from executors.own_file import load_own_file, own_frame
 from rl.config import FilePath, Strict
-from rl.data.tasks.benchmark import Benchmark, split_by_prompt
+from rl.data.tasks.benchmark import Benchmark, shown, split_by_prompt
 from rl.data.tasks.jsonl import read_row
 from rollouts.types import Task
-
-_SHOWN = 3
 
 
 class OwnFile(Strict):
@@ -65,8 +63,7 @@ class OwnFile(Strict):
                 rejected.append(f"row {number}: its id {task.id!r} stands on another row too")
             tasks[task.id] = task
         if rejected:
-            shown = "; ".join(rejected[:_SHOWN]) + ("; ..." if len(rejected) > _SHOWN else "")
-            raise DataError(f"{len(rejected)} of the tasks of {self.path} cannot be used: {shown}")
+            raise DataError(f"{len(rejected)} of the tasks of {self.path} cannot be used: {shown(rejected)}")
         splits = split_by_prompt(tasks.values(), self.validation_share, self.test_share, self.path)
         return Benchmark(
             catalog=catalog,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from executors.errors import DataError
-from rl.data.trees import FINISH, GIVE_UP, answer_details, best_way, loaded, pairs_of, read_searched, steps_of
+from rl.data.trees import FINISH, GIVE_UP, answer_details, best_way, loaded, named, pairs_of, read_searched, steps_of
 
 Verdict = Literal["solved", "unsure", "unsolved"]
 Choice = Literal["first", "second", "tie"]
@@ -223,9 +223,7 @@ def read_answers(path: Path, method: str = "") -> list[Answered]:
     """
     if path.is_dir():
         files = [file for file in sorted(path.glob("*.json")) if method in file.stem and "_" in file.stem]
-        content: Mapping[str, Any] = {
-            file.stem.partition("_")[0]: answer_details(read_searched(file)) for file in files
-        }
+        content: Mapping[str, Any] = {named(file)[0]: answer_details(read_searched(file)) for file in files}
     else:
         content = loaded(path)
     try:

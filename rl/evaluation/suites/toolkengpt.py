@@ -5,7 +5,7 @@ Any policy will do: an endpoint, a model directory, a random agent. Calls that a
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -213,17 +213,15 @@ def _built(
 
 
 def _ratios(options: BaselineOptions, data: MarkedData, groups: Sequence[Group], marker: str) -> dict[str, Ratio]:
-    ratios: Mapping[str, Ratio] = attempt_ratios(groups)
+    ratios = attempt_ratios(groups)
     if isinstance(options.data, Kamel):
-        return {**ratios, **relation_ratios(groups)}
+        return ratios | relation_ratios(groups)
     if isinstance(options.data, VirtualHome):
         verbs = [tool for tool in data.tools if tool.startswith("[") and tool != END]
         return plan_ratios(groups, verbs)
     texts = [spliced(group.episodes[0].turns) for group in groups]
     answered = answer_ratios(texts, [str(group.task.answer) for group in groups], marker)
-    if not any(group.task.gold for group in groups):
-        ratios = {name: ratio for name, ratio in ratios.items() if name != "tool"}
-    return {**ratios, **answered}
+    return ratios | answered
 
 
 def _write_log(path: Path, groups: Sequence[Group]) -> None:

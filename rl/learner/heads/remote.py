@@ -18,11 +18,19 @@ _PATIENCE = 300.0
 class ShardWorker:
     """Holds a part of the places."""
 
-    def __init__(self, places: Places) -> None:
-        self._shard = Shard(places)
+    def __init__(self) -> None:
+        self._shard: Shard | None = None
 
-    def gradient(self, weight: np.ndarray, texts: Sequence[int]) -> Part:
-        """See ``Shard.gradient``."""
+    def gradient(self, weight: np.ndarray, texts: Sequence[int], places: Sequence[Any]) -> Part:
+        """See ``Shard.gradient``.
+
+        Args:
+            weight: the rows.
+            texts: of the step.
+            places: one reference to this worker's part, which is fetched once; again after a restart.
+        """
+        if self._shard is None:
+            self._shard = Shard(ray.get(places[0], timeout=_PATIENCE))
         return self._shard.gradient(weight, texts)
 
 
@@ -46,11 +54,13 @@ def fit_head_sharded(
     places = places.of_tools() if config.only_tools else places
     cluster = None if ray.is_initialized() else start(num_cpus=num_cpus or workers)
     made: Any = ray.remote(num_cpus=1, max_restarts=2, max_task_retries=2)(ShardWorker)
-    actors = [made.remote(part) for part in places.shards(workers)]
+    parts = [ray.put(part) for part in places.shards(workers)]
+    actors = [made.remote() for _ in parts]
 
     def ask(weight: np.ndarray, texts: Sequence[int]) -> list[Part]:
         shared = ray.put(weight)
-        return ray.get([actor.gradient.remote(shared, texts) for actor in actors], timeout=_PATIENCE)
+        asked = [actor.gradient.remote(shared, texts, [part]) for actor, part in zip(actors, parts, strict=True)]
+        return ray.get(asked, timeout=_PATIENCE)
 
     try:
         return fit_shared(head, places, config, ask)
