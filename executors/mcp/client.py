@@ -201,7 +201,10 @@ def _usable(schema: Any) -> dict[str, Any] | str:
         return f"its schema is no JSON Schema: {error.message}"
     except (ValueError, RecursionError) as error:
         return f"its schema cannot be read: {error}"
-    schema.setdefault("properties", {})
+    schema["properties"] = {
+        name: ({} if kind else {"not": {}}) if isinstance(kind, bool) else kind
+        for name, kind in schema.get("properties", {}).items()
+    }
     return schema
 
 

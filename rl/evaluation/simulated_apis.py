@@ -55,7 +55,7 @@ class Judgement:
 
     @property
     def reward(self) -> float:
-        """1 for all of it, less for the calls alone or for the right function, a little for an answer at all."""
+        """1.15 for all of it, .75 for the calls alone, a little for the right function and for an answer at all."""
         return 0.6 * self.procedure + 0.4 * self.overall + 0.1 * self.function + 0.05 * self.answered
 
 

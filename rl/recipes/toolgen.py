@@ -316,6 +316,9 @@ def _improved(config: ToolGenConfig, feedback: Feedback, state: _State, round: i
         if len({row.reward for row in rows}) > 1:
             rows.sort(key=lambda row: -row.reward)
             ranked.append(Example(query.id, tuple(finder.prompt(state.format.asked(query.text))), tuple(rows)))
+    if not ranked:
+        run.log({"stage": "feedback", "round": round, "ranked": 0})
+        return state
     fitted = fit_alone(
         AloneJob(
             start=str(state.path),

@@ -366,17 +366,19 @@ def test_pages_and_odd_names_and_schemas_are_read_or_skipped_with_a_reason(closi
         served("within", within),
         served("dangling", {"type": "object", "properties": {"y": {"$ref": "#/$defs/None"}}}),
         served("wrong", {"type": "object", "properties": {"a": {"type": "strange", "minimum": "low"}}}),
+        served("plain words", {"type": "object", "properties": {"any": True, "none": False}}),
         served("huge", {"type": "object", "description": "x" * 80_000, "title": "x" * 21_000}),
     ]
     closing.append(McpServers(config(odd=plain(*listing))))
     found = by_name(closing[0].tools())
     schemas = {tool.function.__self__.tool: dict(tool.spec.parameters) for tool in found.values()}
-    assert schemas.keys() == {"a b", "a_b", "x" * 100, "draft4", "afar", "within", "dangling", "wrong"}
+    assert schemas.keys() == {"a b", "a_b", "x" * 100, "draft4", "afar", "within", "dangling", "wrong", "plain words"}
     assert schemas["draft4"]["properties"]["n"] == {"type": "number", "exclusiveMinimum": 0}
     assert schemas["afar"] == {"type": "object", "properties": {"x": {}}, "required": ["x"]}
     assert schemas["within"] == within
     assert schemas["dangling"]["properties"] == {"y": {}}
     assert schemas["wrong"]["properties"] == {"a": {}}
+    assert schemas["plain words"]["properties"] == {"any": {}, "none": {"not": {}}}
     assert closing[0].skipped == {"odd/huge": "its schema is longer than 100000 characters"}
     for schema in schemas.values():
         Draft202012Validator.check_schema(schema)

@@ -128,6 +128,16 @@ def test_a_run_with_own_tools_is_trained_evaluated_and_opened_with_what_runs_the
     assert train(made, moved, Progress())["start"] == summary["start"]
 
 
+def test_feedback_where_no_tool_is_wrong_has_nothing_to_rank_and_leaves_the_policy_as_it_is(tmp_path):
+    rows = [{"prompt": f"Add {n} and {n + 7}", "wanted": ["calculator"]} for n in range(30)]
+    data = requests(tmp_path, *rows).model_copy(update={"tools": ["calculator"]})
+    small = {"memorisation": {"steps": 1, "batch_size": 2}, "retrieval": {"steps": 0}, "feedback": {"steps": 1}}
+    made = config(**small, data=data.model_dump(), model={"kind": "tiny", "width": 16, "heads": 2, "vocab_size": 400})
+    run = Run.start(tmp_path / "run", config_text="", resolved=made.model_dump(mode="json"), resume=False)
+    summary = train(made, run, Progress())
+    assert summary["final"] == summary["start"]
+
+
 def recorded(folder: Path) -> Path:
     """A run of the calculator's that has one group with a right call, and one whose best attempt is worth nothing."""
     earlier = read_yaml(Path("examples/temperature/config.yaml"))
