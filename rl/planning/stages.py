@@ -6,10 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from executors.corpus.entries import read_entries
 from executors.errors import ConfigError, DataError
 from rl.data.formats import React
-from rl.data.tasks.benchmark import data_folder
 from rl.recipes.ste_config import IMAGINED, SteConfig
 from rl.recipes.toolalpaca_config import ToolAlpacaConfig
 from rl.recipes.toolkengpt_config import ToolkenGptConfig
@@ -91,7 +89,7 @@ def _toolalpaca(config: ToolAlpacaConfig) -> Iterator[str]:
     if entries is not None and not Path(entries).is_file():
         return  # that is told already
     try:
-        there = len(read_entries(Path(entries) if entries else data_folder("toolalpaca") / "public_apis.json"))
+        there = len(config.corpus.listed())
     except (ConfigError, DataError) as error:
         yield f"corpus.entries: {error}"
         return

@@ -1,16 +1,34 @@
-"""What ``apprentice check`` says of the recipes whose tools are tokens: their tools, texts and requests, as read."""
+"""What ``apprentice check`` says of the recipes that are given no tasks: their tools, texts and requests, as read."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pydantic import BaseModel
 
+from executors.catalog import Catalog
+from executors.corpus.entries import choose_entries
+from executors.corpus.records import write_corpus
+from executors.corpus.toolset import toolset
+from executors.openapi.tools import read_openapi
+from executors.simulation.simulated import Simulation
+from executors.tools.get_details import ScriptedUser
+from rl.data.segments import refusal, segments
 from rl.data.tasks.tool_requests import Query, Retrieval
 from rl.data.toolgen import Conversation
+from rl.recipes.ste_config import ModelImagination, SteConfig
+from rl.recipes.toolalpaca_config import ToolAlpacaConfig
+from rl.recipes.toolalpaca_tools import Distractors
 from rl.recipes.toolgen_attempts import catalog_of
 from rl.recipes.toolgen_config import ToolGenConfig
 from rl.recipes.toolgen_stages import conversations, foreign_tokens, tool_tokens, without_held_out
 from rl.recipes.toolkengpt_config import ToolkenGptConfig
 from rl.recipes.trial import tool_trials
+from rollouts.imagine import SchemaImaginer
+from rollouts.instances import CorpusFormat, generate
+from rollouts.instructions import planned_instructions
+from rollouts.memory import Memory
+from rollouts.plans import Planner
 from rollouts.types import Task
 
 _SHOWN, _REASONS = 8, 3
@@ -29,6 +47,10 @@ def stage_checks(config: BaseModel) -> Iterator[str]:
         yield from toolgen_checks(config)
     elif isinstance(config, ToolkenGptConfig):
         yield from toolkengpt_checks(config)
+    elif isinstance(config, SteConfig):
+        yield from ste_checks(config)
+    elif isinstance(config, ToolAlpacaConfig):
+        yield from toolalpaca_checks(config)
 
 
 def toolgen_checks(config: ToolGenConfig) -> Iterator[str]:
@@ -113,6 +135,75 @@ def toolkengpt_checks(config: ToolkenGptConfig) -> Iterator[str]:
         end = span.end
     yield "text       a result between « and » is predicted as its tool, and read as it stands"
     yield from (f"           {line}" for line in (text + marked.text[end:]).splitlines())
+
+
+def ste_checks(config: SteConfig) -> Iterator[str]:
+    """See what an STE run would explore, and try its tools on calls made up from their schemas.
+
+    Raises:
+        ConfigError: a tool cannot be had.
+    """
+    catalog = config.catalog()
+    known = tuple(config.known.tools) if config.known else ()
+    unknown = [name for name in catalog.names if name not in known]
+    yield f"tools      {len(unknown)} to explore: {_named(unknown)}; {len(known)} known{_listed(known)}"
+    if bare := [spec.name for spec in catalog.specs() if not spec.description]:
+        yield f"warning    {len(bare)} tools have no documentation to be explored from: {_named(bare)}"
+    tasks: list[Task] = []
+    for spec in catalog.specs(unknown):
+        made = asyncio.run(SchemaImaginer(errors=0).imagine(spec, Memory(spec), (), config.seed))
+        if made is None or made.call is None:
+            yield f"warning    no call of {spec.name} can be made up from its schema"
+            continue
+        tasks.append(Task(id=spec.name, prompt=made.query, tools=(spec.name,), gold=made.call))
+    if not tasks:
+        return
+    if isinstance(config.imaginer, ModelImagination):
+        yield f"queries    {config.imaginer.policy} writes them in a run; these are made up from schemas"
+    first, specs = tasks[0], catalog.specs([tasks[0].id])
+    format = config.format.build()
+    assert first.gold is not None
+    yield f"prompt     a query to {first.id}; what is between « and » is learned"
+    text = f"{format.opening(first, specs)}«{format.write_call(first.gold, specs)}»"
+    yield from (f"           {line}" for line in text.splitlines())
+    yield from tool_trials(Catalog([catalog.get(name) for name in unknown]), [replace(first, gold=None)], _TIMEOUT)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f": {_named(names)}" if names else ""
+
+
+def toolalpaca_checks(config: ToolAlpacaConfig) -> Iterator[str]:
+    """See what a ToolAlpaca run would make its corpus of: an API and an attempt at a request, as the script has them.
+
+    Raises:
+        DataError: the list of APIs cannot be used.
+    """
+    corpus = config.corpus
+    entries = corpus.listed()
+    chosen = choose_entries(entries, corpus.apis + corpus.held_out, config.seed)
+    yield f"entries    {len(entries)}; {corpus.apis} are learned from and {corpus.held_out} held out"
+    records = list(write_corpus(chosen[: 1 + corpus.distractors], config.seed))
+    name, apis = str(records[0]["Name"]), [read_openapi(one["Documentation"]) for one in records]
+    yield f"API        {name}: {_named([one.name for one in apis[0].operations])}"
+    for part, policy in corpus.writers.parts.items():
+        yield f"writer     {policy} writes {part} in a run; here the script does, and nobody is asked"
+    count = -(-corpus.instances // corpus.apis)
+    asked = planned_instructions(name, Planner(name, apis[0].operations, config.seed), count, style=corpus.style)
+    if len(asked) < count:
+        yield f"warning    of {count} requests to this API {len(asked)} are different enough; have more APIs"
+    simulation = Simulation(apis[0])
+    beside = Distractors(apis, corpus.distractors, config.seed).beside(apis[0], name)
+    groups = asyncio.run(generate(name, asked, simulation, seed=config.seed, beside=beside))
+    usable = [group for group in groups if not refusal(group.episodes[0])]
+    yield f"attempts   {len(usable)} of {len(groups)} at its requests pass the filter"
+    if not usable:
+        return
+    specs = [tool.spec for tool in toolset(simulation, ScriptedUser(), beside=beside)]
+    row = segments(usable[0].task, usable[0].episodes[0], specs, CorpusFormat())
+    yield "attempt    what is between « and » is learned"
+    text = "".join(f"«{text}»" if learned else text for text, learned in zip(row.texts, row.learned, strict=True))
+    yield from (f"           {line}" for line in text.splitlines())
 
 
 def _named(names: Sequence[str]) -> str:

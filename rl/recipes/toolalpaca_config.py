@@ -1,11 +1,14 @@
 """How a config says that ToolAlpaca is run; ``rl.recipes.toolalpaca`` does it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from executors.corpus.entries import Entry, read_entries
 from rl.config import FilePath, Strict
+from rl.data.tasks.benchmark import data_folder
 from rl.learner.schedule import OptimiserConfig
 from rl.losses.objective import Objective, Rrhf, Sft
 from rl.models.choice import ModelConfig, TinyModel
@@ -75,6 +78,15 @@ class CorpusConfig(Strict):
     at_once: int = Field(default=32, gt=0)
     """Attempts at requests to one API that are under way at the same time."""
     writers: WritersConfig = WritersConfig()
+
+    def listed(self) -> list[Entry]:
+        """The list of APIs.
+
+        Raises:
+            ConfigError: there is none.
+            DataError: it is no such list.
+        """
+        return read_entries(Path(self.entries) if self.entries else data_folder("toolalpaca") / "public_apis.json")
 
 
 class CopyingConfig(Strict):

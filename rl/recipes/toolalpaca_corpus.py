@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from executors.catalog import Catalog
-from executors.corpus.entries import Entry, choose_entries, read_entries
+from executors.corpus.entries import Entry, choose_entries
 from executors.corpus.modelled import ModelWriter, UnusableReplyError, Writing
 from executors.corpus.records import Record, read_records, write_corpus
 from executors.corpus.toolset import Backend, toolset
@@ -24,7 +24,6 @@ from executors.simulation.simulated import Simulation
 from executors.tools.get_details import ModelUser, ScriptedUser
 from rl.data.corpus import CorpusApi, instance_path, read_corpus_api, write_instances_of
 from rl.data.tables import write_text, written
-from rl.data.tasks.benchmark import data_folder
 from rl.recipes.toolalpaca_config import ToolAlpacaConfig
 from rl.run import Run
 from rl.serving.endpoint import EndpointPolicy
@@ -87,9 +86,7 @@ class CorpusWriter:
         count = wanted.apis + wanted.held_out
         path = self.folder / "apis.json"
         if not path.exists():
-            source = Path(wanted.entries) if wanted.entries else data_folder("toolalpaca") / "public_apis.json"
-            entries = read_entries(source)
-            write_text(path, written(self._records(entries, count)))
+            write_text(path, written(self._records(wanted.listed(), count)))
         records = read_records(path)
         return records[: wanted.apis], records[wanted.apis : count]
 
