@@ -32,7 +32,9 @@ def test_of_ste_the_tools_a_query_and_what_they_say_to_calls_are_told_and_nothin
     assert told[0].startswith("tools      6 to explore: today, ") and told[0].endswith("1 known: calculator")
     assert "prompt     a query to today; what is between « and » is learned" in told
     assert "           «Action: today" in told
-    assert "tool       weekday: an invented call ok; no arguments bad_call; a list for each bad_call; " in "\n".join(told)
+    assert "tool       weekday: an invented call ok; no arguments bad_call; a list for each bad_call; " in "\n".join(
+        told
+    )
     assert [line for line in told if "rename:" in line and "invented" not in line]
     assert CHANGED == []
 
