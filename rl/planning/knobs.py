@@ -14,6 +14,7 @@ from rl.planning.stages import idle_stages
 from rl.recipes.parts import RecipeConfig, SourceConfig
 from rl.recipes.searching import SearchConfig
 from rl.recipes.ste_config import SteConfig
+from rl.recipes.toolalpaca_config import ToolAlpacaConfig
 from rl.recipes.toolgen_config import ToolGenConfig
 
 RECORDED = ("ranked", "ste_pool", "gsm8k", "gsm8k_pool")
@@ -38,6 +39,8 @@ def idle_knobs(config: BaseModel) -> list[str]:
             found += _source(f"sources.{index} ({source.name})", source, config)
         if _set(config.rollouts, "tool_timeout") and not _own_tools(config):
             found.append("rollouts.tool_timeout: the tasks have no tool that runs")
+    if isinstance(config, ToolAlpacaConfig | ToolGenConfig) and not config.learner and "ray" in config.model_fields_set:
+        found.append("ray: nothing of this run is on Ray; say in learner who fits")
     if isinstance(config, SteConfig) and not (config.place or config.learner) and "ray" in config.model_fields_set:
         found.append("ray: nothing of this run is on Ray; say in place who makes the trials, or in learner who fits")
     if isinstance(config, SteConfig):

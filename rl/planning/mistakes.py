@@ -18,6 +18,7 @@ from rl.planning.stages import stage_mistakes
 from rl.recipes.parts import LearnerSettings, RecipeConfig
 from rl.recipes.ste_config import SteConfig
 from rl.recipes.toolalpaca_config import ToolAlpacaConfig
+from rl.recipes.toolgen_config import ToolGenConfig
 
 
 def mistakes(config: BaseModel) -> list[str]:
@@ -27,7 +28,7 @@ def mistakes(config: BaseModel) -> list[str]:
         found += [*_unplayed(config), *_unplaced(config), *_tools(config), *_searched(config)]
     if isinstance(config, SteConfig):
         found += [*_unplaced_trials(config), *_tools_of_ste(config)]
-    if isinstance(config, ToolAlpacaConfig) and config.learner is not None:
+    if isinstance(config, ToolAlpacaConfig | ToolGenConfig) and config.learner is not None:
         found += _unplaced_learner(config.learner)
     return [*found, *stage_mistakes(config), *_unwritten(config)]
 

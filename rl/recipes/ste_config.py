@@ -1,6 +1,5 @@
 """How a config says that STE is run; ``rl.recipes.ste`` does it."""
 
-from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -15,7 +14,7 @@ from rl.exploration import Exploration
 from rl.learner.schedule import OptimiserConfig
 from rl.losses.objective import Objective, Rrhf, Sft
 from rl.models.choice import ModelConfig, TinyModel
-from rl.recipes.learnable import unlearnable
+from rl.recipes.learnable import Fit, unshared
 from rl.recipes.parts import Cluster, LearnerSettings
 from rl.serving.sources import EndpointConfig, Placement, PolicyConfig, VllmConfig
 from rollouts.types import Force
@@ -186,7 +185,7 @@ class SteConfig(Strict):
         known = set(self.known.tools) if self.known else set()
         if repeated := {tool for batch in self.batches for tool in batch} & known:
             raise ValueError(f"batches: {sorted(repeated)[0]!r} is known before; batches are of tools to explore")
-        if problem := next(self._unlearnable(), ""):
+        if problem := next(unshared(self.learner, self.ray, self.model, self._fits), ""):
             raise ValueError(problem)
         if self.place is not None and (needed := self.place.workers * self.place.cpus) > self.ray.num_cpus:
             raise ValueError(
@@ -218,24 +217,16 @@ class SteConfig(Strict):
             )
         return self
 
-    def _unlearnable(self) -> Iterator[str]:
-        """What the fits ask and the ranks cannot do."""
-        if self.learner is None:
-            return
+    @property
+    def _fits(self) -> dict[str, Fit]:
+        """What ranks would learn, by section."""
         after = self.exploitation
         stages = {"exploitation.learning": after.learning, "exploitation.documented": after.documented}
         stages |= {"known.learning": self.known.learning if self.known else None, "exploitation.rounds": after.rounds}
-        strategy, gpu = self.learner.strategy, self.learner.gpu
-        for name, stage in stages.items():
-            if stage is not None:
-                yield from unlearnable(strategy, gpu, self.model, name, stage.optimiser, stage.objective)
-                if stage.batch_size < self.learner.workers:
-                    yield f"learner.workers: {self.learner.workers} ranks cannot share {name}'s {stage.batch_size}"
+        fits = {name: (one.batch_size, one.optimiser, one.objective) for name, one in stages.items() if one is not None}
         if "ranked" in after.arms:
-            name = "exploitation.ranking"
-            yield from unlearnable(strategy, gpu, self.model, name, after.learning.optimiser, after.ranking)
-        if self.learner.workers > self.ray.num_cpus:
-            yield f"ray.num_cpus: {self.ray.num_cpus} are too few for {self.learner.workers} ranks"
+            fits["exploitation.ranking"] = (after.learning.batch_size, after.learning.optimiser, after.ranking)
+        return fits
 
     def _policies(self) -> str:
         return ", ".join(self.policies) or "none of its own"

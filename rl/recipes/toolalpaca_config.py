@@ -1,6 +1,5 @@
 """How a config says that ToolAlpaca is run; ``rl.recipes.toolalpaca`` does it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -12,7 +11,7 @@ from rl.data.tasks.benchmark import data_folder
 from rl.learner.schedule import OptimiserConfig
 from rl.losses.objective import Objective, Rrhf, Sft
 from rl.models.choice import ModelConfig, TinyModel
-from rl.recipes.learnable import unlearnable
+from rl.recipes.learnable import Fit, unshared
 from rl.recipes.parts import Cluster, LearnerSettings
 from rl.serving.sources import EndpointConfig, PolicyConfig, VllmConfig
 from rollouts.instructions import Style
@@ -169,27 +168,18 @@ class ToolAlpacaConfig(Strict):
             if not isinstance(self.policies.get(name), EndpointConfig | VllmConfig):
                 there = ", ".join(self.policies) or "none"
                 raise ValueError(f"corpus.writers.{part}: {name!r} is no endpoint among policies: {there}")
-        if problem := next(self._unlearnable(), ""):
+        if problem := next(unshared(self.learner, self.ray, self.model, self._fits), ""):
             raise ValueError(problem)
         if unread := self.policies.keys() - set(self.corpus.writers.parts.values()):
             raise ValueError(f"policies: nothing is written by {sorted(unread)[0]!r}; name it in corpus.writers")
         return self
 
-    def _unlearnable(self) -> Iterator[str]:
-        """What the fits ask and the ranks cannot do."""
-        if self.learner is None:
-            return
+    @property
+    def _fits(self) -> dict[str, Fit]:
+        """What ranks would learn, by section."""
         stages: dict[str, LearningConfig | CopyingConfig | ImprovementConfig | None] = {
             "learning": self.learning,
             "learning.copying": self.learning.copying,
             "improvement": self.improvement,
         }
-        for name, stage in stages.items():
-            if stage is None:
-                continue
-            strategy, gpu = self.learner.strategy, self.learner.gpu
-            yield from unlearnable(strategy, gpu, self.model, name, stage.optimiser, stage.objective)
-            if stage.batch_size < self.learner.workers:
-                yield f"learner.workers: {self.learner.workers} ranks cannot share {name}'s batch of {stage.batch_size}"
-        if self.learner.workers >= self.ray.num_cpus:
-            yield f"ray.num_cpus: {self.ray.num_cpus} are too few for {self.learner.workers} ranks and what serves them"
+        return {name: (one.batch_size, one.optimiser, one.objective) for name, one in stages.items() if one is not None}

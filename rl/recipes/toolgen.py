@@ -25,7 +25,7 @@ from rl.evaluation.intervals import Ratio, figures
 from rl.evaluation.retrieval import nearest, recalled, retrieval_ratios
 from rl.evaluation.seeds import write_ratios
 from rl.learner import checkpoint
-from rl.learner.alone import AloneJob, fit_alone
+from rl.learner.alone import AloneJob
 from rl.learner.footprint import Footprint
 from rl.learner.learner import Stage
 from rl.losses.objective import Sft
@@ -35,6 +35,8 @@ from rl.models.sentences import SentenceEncoder
 from rl.models.tool_tokens import FINISH, ToolTokens, add_tool_tokens
 from rl.models.trie import Trie
 from rl.progress import Progress
+from rl.recipes.fitting import Fitter
+from rl.recipes.joined import Joined
 from rl.recipes.toolgen_attempts import TOKENS, ToolGenOpener, attempted, read_tokens
 from rl.recipes.toolgen_config import Feedback, StageConfig, ToolGenConfig
 from rl.recipes.toolgen_stages import conversations, foreign_tokens, tool_tokens, without_held_out
@@ -58,6 +60,11 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     Returns:
         The summary that ``evaluation/summary.json`` holds.
     """
+    with Joined(config.ray, run, progress) as cluster:
+        return _train(config, run, progress, Fitter(config.learner, cluster, run, progress))
+
+
+def _train(config: ToolGenConfig, run: Run, progress: Progress, fitter: Fitter) -> dict[str, Any]:
     if not config.fitting.gpu:
         torch.set_num_threads(1)
     data = config.data.load()
@@ -70,7 +77,7 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     for name, learned in lessons.items():
         stage: StageConfig = getattr(config, name)
         with progress.stage(f"2. {name}: {stage.steps} steps on {len(learned)} conversations"):
-            state = _fit(config, state, name, stage, learned, run, progress)
+            state = _fit(config, state, name, stage, learned, run, progress, fitter)
         if name == "memorisation":
             extra |= {f"{key}_at_first": value for key, value in memorisation(state, asked).items()}
     with progress.stage(f"3. {len(data.test)} held-out requests"):
@@ -79,7 +86,7 @@ def train(config: ToolGenConfig, run: Run, progress: Progress) -> dict[str, Any]
     if config.feedback is not None:
         with progress.stage(f"4. Feedback: {config.feedback.rounds} rounds"):
             for round in range(config.feedback.rounds):
-                state = _improved(config, config.feedback, state, round, run)
+                state = _improved(config, config.feedback, state, round, run, fitter)
         states["final"] = found_ratios(state, data.test, config.beams, gpu=config.fitting.gpu)
     states["bm25"] = bm25_ratios(data, data.test, config.beams)
     if config.encoder is not None:
@@ -204,9 +211,10 @@ def _fit(
     learned: Sequence[Example],
     run: Run,
     progress: Progress,
+    fitter: Fitter,
 ) -> _State:
     """One stage, in its own folder; what is there already is not fitted again."""
-    fitted = fit_alone(
+    fitted = fitter.fit(
         AloneJob(
             start=str(state.path),
             folder=str(run.folder("checkpoints") / name),
@@ -304,7 +312,7 @@ def _searched_ratios(found: Sequence[Sequence[str]], queries: Sequence[Query]) -
     return retrieval_ratios(found, [query.wanted for query in queries]) | nothing
 
 
-def _improved(config: ToolGenConfig, feedback: Feedback, state: _State, round: int, run: Run) -> _State:
+def _improved(config: ToolGenConfig, feedback: Feedback, state: _State, round: int, run: Run, fitter: Fitter) -> _State:
     """One round: find tools for every training request, rank them by whether they are wanted, follow the ranking."""
     finder = Finder.of(state.path, state.tokens, list(state.data.tools), gpu=config.fitting.gpu)
     ids = dict(zip(finder.names, state.tokens.ids(finder.tokenizer, finder.names), strict=True))
@@ -319,13 +327,16 @@ def _improved(config: ToolGenConfig, feedback: Feedback, state: _State, round: i
     if not ranked:
         run.log({"stage": "feedback", "round": round, "ranked": 0})
         return state
-    fitted = fit_alone(
+    fitted = fitter.fit(
         AloneJob(
             start=str(state.path),
             folder=str(run.folder("checkpoints") / f"feedback-{round + 1}"),
             examples=tuple(ranked),
             stage=Stage(
-                name="feedback", objective=feedback.objective, optimiser=feedback.optimiser, steps=feedback.steps
+                name=f"feedback-{round + 1}",
+                objective=feedback.objective,
+                optimiser=feedback.optimiser,
+                steps=feedback.steps,
             ),
             batch_size=feedback.batch_size,
             seed=config.seed + round,

@@ -10,8 +10,10 @@ from rl.data.tasks.toolbench import ToolBench
 from rl.data.ways import Kept
 from rl.learner.footprint import Precision
 from rl.learner.schedule import OptimiserConfig
-from rl.losses.objective import Objective, Rrhf
+from rl.losses.objective import Objective, Rrhf, Sft
 from rl.models.choice import Indexing, ModelConfig, TinyModel
+from rl.recipes.learnable import Fit, unshared
+from rl.recipes.parts import Cluster, LearnerSettings
 from rl.recipes.searching import SearchConfig
 
 
@@ -92,10 +94,10 @@ class Recorded(Strict):
 
 
 class Fitting(Strict):
-    """Where the stages are fitted, and what that takes."""
+    """How this process fits the stages, where no ``learner`` does, and measures."""
 
     gpu: bool = False
-    """Whether this process's GPU does it."""
+    """Whether it does so on its GPU."""
     precision: Precision = "fp32"
     """What products are computed in; weights, gradients and sums stay in float32."""
     gradient_checkpointing: bool = False
@@ -132,9 +134,24 @@ class ToolGenConfig(Strict):
     """A sentence encoder in Hugging Face's format, whose nearest tools by cosine are a baseline beside BM25."""
     attempts: Attempts = Attempts()
     fitting: Fitting = Fitting()
+    learner: LearnerSettings | None = None
+    """Ranks of a Ray cluster that fit the stages; None fits them in this process."""
+    ray: Cluster = Cluster()
 
     @model_validator(mode="after")
-    def _four_bits_on_a_gpu(self) -> "ToolGenConfig":
-        if self.model.adapter and self.model.adapter.kind == "qlora" and not self.fitting.gpu:
-            raise ValueError("model.adapter.kind qlora needs a GPU; set fitting.gpu: true, or take kind lora")
+    def _fitted_somewhere(self) -> "ToolGenConfig":
+        if self.learner is None:
+            if self.model.adapter and self.model.adapter.kind == "qlora" and not self.fitting.gpu:
+                raise ValueError("model.adapter.kind qlora needs a GPU; set fitting.gpu: true, or take kind lora")
+            return self
+        if unread := self.fitting.model_fields_set - {"gpu"}:
+            raise ValueError(f"fitting.{sorted(unread)[0]}: the ranks fit the stages; say it of learner")
+        stages = {"memorisation": self.memorisation, "retrieval": self.retrieval, "agent": self.agent}
+        fits: dict[str, Fit] = {
+            name: (one.batch_size, one.optimiser, Sft()) for name, one in stages.items() if one.steps
+        }
+        if (one := self.feedback) is not None:
+            fits["feedback"] = (one.batch_size, one.optimiser, one.objective)
+        if problem := next(unshared(self.learner, self.ray, self.model, fits), ""):
+            raise ValueError(problem)
         return self

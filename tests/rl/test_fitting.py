@@ -19,6 +19,8 @@ from rl.recipes.fitting import Fitter
 from rl.recipes.joined import Joined
 from rl.recipes.parts import Cluster, LearnerSettings
 from rl.recipes.toolalpaca_config import ToolAlpacaConfig
+from rl.recipes.toolgen import train as toolgen
+from rl.recipes.toolgen_config import ToolGenConfig
 from rl.run import Run
 from tests.rl.test_learner import some_examples
 
@@ -85,6 +87,46 @@ def test_fits_that_ranks_cannot_do_are_refused(settings, says):
     content = {"recipe": "toolalpaca", "name": "x", "learning": {"optimiser": {"kind": "muon"}}, **settings}
     with pytest.raises(ConfigError, match=says):
         validate(content, ToolAlpacaConfig, "x")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"learner": {"strategy": "zero3"}}, r"memorisation\.optimiser: muon needs whole matrices"),
+        ({"learner": {"workers": 17}}, r"17 ranks cannot share memorisation's batch of 16"),
+        ({"learner": {}, "fitting": {"precision": "bf16"}}, r"fitting\.precision: the ranks fit the stages"),
+        ({"model": {"kind": "tiny", "adapter": {"kind": "qlora"}}}, r"set fitting\.gpu: true"),
+        ({"model": {"kind": "tiny", "adapter": {"kind": "qlora"}}, "learner": {}}, r"set learner\.gpu: true"),
+    ],
+)
+def test_stages_of_toolgen_that_ranks_cannot_do_are_refused(settings, says):
+    content = {"recipe": "toolgen", "name": "x", "memorisation": {"optimiser": {"kind": "muon"}}, **settings}
+    with pytest.raises(ConfigError, match=says):
+        validate(content, ToolGenConfig, "x")
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_toolgen_s_stages_are_fitted_on_ranks_as_in_one_process(tmp_path, monkeypatch):
+    root = Path(__file__).parents[2]
+    monkeypatch.chdir(root)
+    monkeypatch.syspath_prepend(str(root))
+    none = {"steps": 0}
+    content = read_yaml(Path("examples/toolgen/config.yaml")) | {
+        "memorisation": {"steps": 3, "batch_size": 4, "optimiser": ADAMW},
+        "retrieval": none,
+        "model": {"kind": "tiny", "width": 16, "heads": 2, "vocab_size": 400, "max_length": 160},
+    }
+    ranks = {"learner": {"workers": 2, "strategy": "zero2"}, "ray": {"num_cpus": 4, "dashboard": False}}
+    found = {}
+    for name, more in (("alone", {}), ("ranks", ranks)):
+        run = Run.start(tmp_path / name, config_text="", resolved={}, resume=False)
+        found[name] = toolgen(validate(content | more, ToolGenConfig, "x"), run, Progress())
+    assert found["ranks"]["start"] == found["alone"]["start"]
+    place = Path("checkpoints") / "memorisation" / "step-3"
+    theirs = dict(load_model(tmp_path / "ranks" / place).named_parameters())
+    for name, ours in load_model(tmp_path / "alone" / place).named_parameters():
+        assert torch.allclose(ours, theirs[name], atol=2e-5), name
 
 
 def test_the_full_config_shares_the_model_out():
